@@ -1,0 +1,43 @@
+# `make demo` and `make test` set everything up by themselves, in the folder .venv; nothing else is installed.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+SOURCES := *.py kafka perf demo benchmarks tests data
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench clean
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: $(READY) ## the virtual environment with all dependencies, in .venv
+
+$(READY): requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or later is needed; this is " + sys.version.split()[0] + ". Choose one with: make PYTHON=python3.12 …")'
+	@echo "==> Setting up .venv (once)"
+	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+demo: $(READY) ## the whole measurement on this machine: make demo SIZE=100000 RATE=10000 DELAY_MS=5
+	@$(RUN) -m demo
+
+test: $(READY) ## all tests; the integration tests start a real broker, or use KAFKA_BROKERS
+	@$(RUN) -m pytest $(PYTEST_ARGS)
+
+lint: $(READY) ## ruff and mypy
+	@$(RUN) -m ruff check $(SOURCES)
+	@$(RUN) -m ruff format --check $(SOURCES)
+	@$(RUN) -m mypy kafka perf demo benchmarks data *.py
+	@$(RUN) -m mypy tests
+
+format: $(READY) ## let ruff format the code
+	@$(RUN) -m ruff check --fix $(SOURCES)
+	@$(RUN) -m ruff format $(SOURCES)
+
+bench: $(READY) ## the benchmarks, side by side with Kafka's own tools and kcat; rewrites docs/benchmarks.md
+	@$(RUN) -m benchmarks
+
+clean: ## remove what was made here
+	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,247 @@
+"""The whole measurement, shown on this machine: `make demo`, or `python -m demo`.
+
+Environment: SIZE, RATE and DELAY_MS; with KAFKA_BROKERS (and its credentials) that Kafka is used instead of an embedded
+broker. All output of the processes goes to the folder demo-output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from kafka.config import VARIABLES, client_config
+from kafka.errors import Fault
+from kafka.topics import Admin
+from perf.settings import OPTIONS, SettingsError, checked, count_of, merged_environment, rate
+
+from .broker import KAFKA_VERSION, BrokerError, EmbeddedBroker
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "demo-output"
+_SHOWN_LINES = 12
+_READY_TIMEOUT_S = 60.0
+_IDLE_TIMEOUT_S = 60
+_STOP_TIMEOUT_S = 30.0
+_PARTITIONS = 3
+
+
+class DemoError(Exception):
+    """A step of the demo failed; says which."""
+
+
+class Child:
+    """A process whose output goes to a file; the screen shows its first and last dozen lines and its summary."""
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.path = OUTPUT / f"{name}.txt"
+        self._first: list[str] = []
+        self._last: deque[str] = deque(maxlen=_SHOWN_LINES)
+        self._summary: list[str] = []
+        self._count = 0
+        self._news = threading.Condition()
+        print(f"    $ {' '.join(_as_typed(command))}", flush=True)
+        self.process = subprocess.Popen(
+            command,
+            cwd=OUTPUT,  # a .env of the user's is not for the embedded broker
+            env={**environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C reaches only the demo, which stops its children in order
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_for(self, text: str) -> None:
+        """Wait until a line holds `text`. Raises DemoError when the process ends before, or takes too long."""
+        with self._news:
+            found = self._news.wait_for(
+                lambda: any(text in line for line in self._first) or not self._reader.is_alive(), _READY_TIMEOUT_S
+            )
+        if not found or not any(text in line for line in self._first):
+            raise DemoError(f"the {self.name} did not get ready; its output is above and in {_shown(self.path)}")
+
+    def finish(self) -> None:
+        """Wait for its end and show the rest. Raises DemoError unless it succeeded."""
+        code = self.process.wait()
+        self._reader.join()
+        left_out = self._count - len(self._first) - len(self._last) - len(self._summary)
+        if left_out:
+            print(f"    {self.name:>8} | … {left_out} more lines in {_shown(self.path)}")
+        for line in (*self._last, *self._summary):
+            print(f"    {self.name:>8} | {line}")
+        if code:
+            raise DemoError(f"the {self.name} ended with exit code {code}; all it said is in {_shown(self.path)}")
+
+    def stop(self) -> None:
+        """End the process: it may flush and report first."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()
+        self._reader.join()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.path.open("w", encoding="utf-8") as file:
+            for line in map(str.rstrip, self.process.stdout):
+                file.write(f"{line}\n")
+                file.flush()
+                with self._news:
+                    self._take(line)
+                    self._news.notify_all()
+        with self._news:
+            self._news.notify_all()
+
+    def _take(self, line: str) -> None:
+        self._count += 1
+        if self._summary or line.startswith("Summary of"):
+            self._summary.append(line)
+        elif len(self._first) < _SHOWN_LINES:
+            self._first.append(line)
+            print(f"    {self.name:>8} | {line}", flush=True)
+        else:
+            self._last.append(line)
+
+
+def main() -> int:
+    """Set up, measure, show, and stop everything; returns the exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _as_interrupt)
+    OUTPUT.mkdir(exist_ok=True)
+    try:
+        size = checked("SIZE", os.environ.get("SIZE") or "100000", count_of)
+        rate_per_s = checked("RATE", os.environ.get("RATE") or "10000", rate)
+        delay_ms = checked("DELAY_MS", os.environ.get("DELAY_MS") or "5", _delay)
+        with _cluster() as environment, _topics(environment) as (input_topic, output_topic):
+            _measure(environment, input_topic, output_topic, size=size, rate_per_s=rate_per_s, delay_ms=delay_ms)
+    except KeyboardInterrupt:
+        print("\nStopped.", flush=True)
+        return 130
+    except (BrokerError, DemoError, Fault, SettingsError) as error:
+        print(f"\nThe demo failed: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+    print(f"\nAll of it is in {_shown(OUTPUT)}: the scripts' whole output (*.txt) and their results (*.json).")
+    return 0
+
+
+def _measure(
+    environment: Mapping[str, str],
+    input_topic: str,
+    output_topic: str,
+    *,
+    size: int,
+    rate_per_s: float,
+    delay_ms: float,
+) -> None:
+    children: list[Child] = []
+
+    def start(name: str, *command: str) -> Child:
+        children.append(Child(name, [sys.executable, *command], environment))
+        return children[-1]
+
+    try:
+        _say(f"Starting a stand-in for your streams operator: it holds each message for {delay_ms:g} ms, and copies")
+        _say("the message's Kafka timestamp into it as timestamp_start.", more=True)
+        operator = start(
+            "operator", "-m", "demo.streams_operator",
+            "--input", input_topic, "--output", output_topic, "--delay-ms", f"{delay_ms:g}",
+        )  # fmt: skip
+        operator.wait_for("operator ready")
+        _say("Starting the consumer, which measures the output topic.")
+        consumer = start(
+            "consumer", str(ROOT / "PerfConsumer.py"), "--topic", output_topic, "--count", str(size),
+            "--idle-timeout", str(_IDLE_TIMEOUT_S), "--result", str(OUTPUT / "consumer.json"),
+        )  # fmt: skip
+        consumer.wait_for("reading topic")
+        pace = f"{rate_per_s:g} a second" if rate_per_s else "as fast as possible"
+        _say(f"Sending {size} messages to the input topic, {pace}.")
+        producer = start(
+            "producer", str(ROOT / "ProducerPerformance.py"), "--topic", input_topic, "--size", str(size),
+            "--rate", f"{rate_per_s:g}", "--keyname", "containerId", "--result", str(OUTPUT / "producer.json"),
+        )  # fmt: skip
+        producer.finish()
+        consumer.finish()
+    finally:
+        for child in reversed(children):
+            child.stop()
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[dict[str, str]]:
+    """The environment of the child processes: with the user's Kafka, or an embedded broker's address."""
+    given = merged_environment(os.environ, ROOT / ".env")
+    own = {variable.name for variable in VARIABLES} | {option.variable for option in OPTIONS.values()}
+    clean = {name: value for name, value in given.items() if name not in own}
+    if given.get("KAFKA_BROKERS"):
+        _say(f"Using the Kafka of KAFKA_BROKERS: {given['KAFKA_BROKERS']}")
+        connection = {variable.name for variable in VARIABLES} | {"KAFKA_BROKERS"}
+        yield clean | {name: value for name, value in given.items() if name in connection}
+        return
+    _say(f"Starting a real Apache Kafka {KAFKA_VERSION} broker on this machine (the first time it is downloaded).")
+    with EmbeddedBroker() as broker:
+        yield clean | {"KAFKA_BROKERS": broker.bootstrap_servers}
+        _say("Stopping the broker.")
+
+
+@contextlib.contextmanager
+def _topics(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """An input and an output topic of this run's own, removed afterwards."""
+    names = tuple(f"perf-demo-{time.time_ns() // 1_000_000}-{side}" for side in ("input", "output"))
+    _say("Creating an input and an output topic, both with message.timestamp.type=LogAppendTime.")
+    command = [sys.executable, str(ROOT / "PerfTopics.py"), "create", *names, "--partitions", str(_PARTITIONS)]
+    print(f"    $ {' '.join(_as_typed(command))}", flush=True)
+    if subprocess.run(command, env=dict(environment), cwd=OUTPUT, check=False).returncode:
+        raise DemoError("the topics were not created")
+    try:
+        yield names[0], names[1]
+    finally:
+        admin = Admin(client_config(environment, brokers=environment["KAFKA_BROKERS"]))
+        for name in names:
+            admin.delete(name)
+
+
+def _say(text: str, *, more: bool = False) -> None:
+    print(f"{'   ' if more else chr(10) + '==>'} {text}", flush=True)
+
+
+def _as_typed(command: Sequence[str]) -> list[str]:
+    """The command as a user in the repository's folder would type it."""
+    return [part.replace(sys.executable, "python").replace(f"{ROOT}{os.sep}", "") for part in command]
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def _delay(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 60_000:
+        raise ValueError("milliseconds from 0 to 60000, such as 5 or 0.5")
+    return value
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""A consumer of one topic: all partitions assigned by hand, or shared with others in a group."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import confluent_kafka
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from .config import ClientConfig
+from .errors import ErrorLog, FatalClientError, Fault, TopicError, cause
+
+log = logging.getLogger("kafka")
+
+_REQUEST_TIMEOUT_S = 10.0
+_UNUSED_GROUP = "perf-consumer-without-group"  # librdkafka wants a name even where no group is joined
+
+_PROPERTIES = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    # a position that retention has passed must be said, not skipped
+    "auto.offset.reset": "error",
+    # librdkafka's default of one second stalls a fast reader for a second at a time
+    "fetch.queue.backoff.ms": "2",
+    # other requests wait behind a fetch that waits for messages
+    "fetch.wait.max.ms": "100",
+    "queued.max.messages.kbytes": "32768",
+}
+
+_LOGICAL_OFFSETS = {"earliest": OFFSET_BEGINNING, "latest": OFFSET_END}
+_TOPIC_ERRORS = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._AUTO_OFFSET_RESET,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+    }
+)
+
+
+class PartitionOffsets(NamedTuple):
+    """The first offset of a partition, and the one after its last message."""
+
+    partition: int
+    first: int
+    end: int
+
+
+class Consumer:
+    """Reads `topic` from `start`: "earliest", "latest", or milliseconds since the epoch.
+
+    Without `group` all `partitions` are assigned by hand at once: no group rights, no rebalance. With it, the
+    group's members share the partitions, and offsets are committed for what `read` returned before.
+    """
+
+    def __init__(
+        self, config: ClientConfig, topic: str, *, partitions: Sequence[int], start: str | int, group: str | None = None
+    ) -> None:
+        self._topic = topic
+        self._start = _LOGICAL_OFFSETS[start] if isinstance(start, str) else start
+        self._grouped = group is not None
+        self._errors = ErrorLog()
+        self._pending: Fault | None = None
+        self._client = confluent_kafka.Consumer(
+            {
+                **_PROPERTIES,
+                **config.properties,
+                "group.id": group or _UNUSED_GROUP,
+                "error_cb": self._errors,
+            }
+        )
+        if self._grouped:
+            self._client.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
+        else:
+            self._client.assign(self._start_offsets([TopicPartition(topic, number) for number in partitions]))
+
+    def read(self, most: int, timeout_s: float) -> list[Message]:
+        """Up to `most` messages: all that are there, else the first that comes within `timeout_s` (0 to about 0.5).
+
+        Raises TopicError or FatalClientError, after all messages that came before it were returned.
+        """
+        if self._pending:
+            raise self._pending
+        # consume(n, timeout) would wait the whole timeout unless n messages come
+        batch = self._client.consume(most, 0) or self._client.consume(1, timeout_s)
+        if any([message.error() for message in batch]):  # noqa: C419 (a list is faster here)
+            batch = [message for message in batch if not self._is_error(message)]
+        if self._errors.fatal:
+            self._pending = FatalClientError(f"the consumer cannot go on: {cause(self._errors.fatal)}")
+        return batch
+
+    def assignment(self) -> list[int]:
+        """The partitions that this consumer holds now."""
+        return sorted(partition.partition for partition in self._client.assignment())
+
+    def lag(self) -> int | None:
+        """Messages between this consumer and the end of its partitions, from what librdkafka knows already.
+
+        None while it is unknown. Gaps in the offsets (transactions, compaction) count as messages.
+        """
+        lag = 0
+        for position in self._client.position(self._client.assignment()):
+            _, end = self._client.get_watermark_offsets(position, cached=True)
+            if end < 0:
+                return None
+            lag += max(0, end - position.offset) if position.offset >= 0 else 0
+        return lag
+
+    def offsets(self) -> list[PartitionOffsets]:
+        """First and end offset of each partition held, asked of the brokers. Raises TopicError."""
+        held = self._client.assignment()
+        pairs = zip(self._resolve(held, OFFSET_BEGINNING), self._resolve(held, OFFSET_END), strict=True)
+        return [PartitionOffsets(first.partition, first.offset, end.offset) for first, end in pairs]
+
+    def close(self) -> None:
+        """Leave: with a group, commit what was read and hand the partitions over."""
+        self._client.close()  # calls _on_revoke
+
+    def _start_offsets(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Where to begin, resolved now: what comes after this call is read, also with `latest`.
+
+        A logical offset in an assignment would be resolved some time later, and cost half a second.
+        """
+        found = self._resolve(partitions, self._start)
+        after_all = [entry for entry in found if entry.offset < 0]  # no message at or after that time yet
+        return [entry for entry in found if entry.offset >= 0] + self._resolve(after_all, OFFSET_END)
+
+    def _resolve(self, partitions: list[TopicPartition], moment: int) -> list[TopicPartition]:
+        """Offsets of the first messages at or after `moment`: a time in ms, OFFSET_BEGINNING or OFFSET_END."""
+        if not partitions:
+            return []
+        asked = [TopicPartition(entry.topic, entry.partition, moment) for entry in partitions]
+        try:
+            found = self._client.offsets_for_times(asked, timeout=_REQUEST_TIMEOUT_S)
+            errors = [entry.error for entry in found if entry.error is not None]
+        except KafkaException as error:
+            errors = [error.args[0]]
+        if errors:
+            raise TopicError(f"cannot read the offsets of topic {self._topic}: {cause(errors[0])}")
+        return found
+
+    def _on_assign(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+        committed = client.committed(partitions, timeout=_REQUEST_TIMEOUT_S)
+        fresh = self._start_offsets([entry for entry in committed if entry.offset < 0])
+        client.assign([entry for entry in committed if entry.offset >= 0] + fresh)
+        log.info("holding partitions %s of %s", sorted(entry.partition for entry in partitions), self._topic)
+
+    def _on_revoke(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+        """Commit what `read` has returned, which the caller has used by now, so that the next owner goes on there."""
+        read = [entry for entry in client.position(partitions) if entry.offset >= 0]
+        if read:
+            try:
+                client.commit(offsets=read, asynchronous=False)
+            except KafkaException as error:
+                log.warning("offsets were not committed, so messages may be read twice: %s", cause(error.args[0]))
+
+    def _is_error(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return False
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED and not self._grouped:
+            return True  # librdkafka looks the coordinator up although no group is joined
+        if error.code() in _TOPIC_ERRORS:
+            self._pending = TopicError(f"topic {self._topic}: {cause(error)}")
+        else:
+            self._errors(error)
+        return True

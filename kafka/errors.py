@@ -1,0 +1,78 @@
+"""What can go wrong between this tool and a Kafka cluster, as exceptions that a person can read.
+
+Every exception carries the process exit code that it leads to (the table in README.md, "Exit codes").
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError
+
+log = logging.getLogger("kafka")
+
+_STATE_NOTE = re.compile(r" \(after \d+ms in state [A-Z_]+(, \d+ identical error\(s\) suppressed)?\)$")
+
+
+class Fault(Exception):
+    """A fault with a sentence for the user. `exit_code` is the process exit code it leads to."""
+
+    exit_code = 1
+
+
+class ConfigError(Fault):
+    """The connection's configuration is wrong; nothing was connected."""
+
+    exit_code = 2
+
+
+class ConnectError(Fault):
+    """The cluster cannot be reached, or refuses the credentials or the certificate."""
+
+    exit_code = 3
+
+
+class TopicError(Fault):
+    """A topic is missing, not authorised, or not as it must be."""
+
+    exit_code = 3
+
+
+class FatalClientError(Fault):
+    """librdkafka declared the client unusable (KafkaError.fatal())."""
+
+    exit_code = 3
+
+
+def cause(error: KafkaError) -> str:
+    """What happened in librdkafka's words, without its internal state notes."""
+    return _STATE_NOTE.sub("", error.str())
+
+
+class ErrorLog:
+    """Takes a client's error_cb: says each error once, keeps the latest cause and a fatal one.
+
+    librdkafka calls it from whatever thread polls, hence the lock.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said: set[str] = set()
+        self.errors: list[KafkaError] = []
+        self.fatal: KafkaError | None = None
+
+    def __call__(self, error: KafkaError) -> None:
+        """Take an error in."""
+        text = cause(error)
+        with self._lock:
+            if error.fatal():
+                self.fatal = error
+            if text in self._said:
+                return
+            self._said.add(text)
+            self.errors.append(error)
+        log.warning("Kafka client: %s", text)

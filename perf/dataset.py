@@ -1,0 +1,163 @@
+"""Data file → serialised messages, cycled for ever. Every lap sends the same bytes in the same order.
+
+A JSON array gives one message per element and a single object one message: the element as the file writes it (1.10
+stays 1.10), minified. Of NDJSON each line is a message as it stands, and a large file is read anew on every lap, so
+that memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+IN_MEMORY_BYTES = 64 * 1024 * 1024
+
+#: A key (None: no key) and a value.
+KeyValue = tuple[bytes | None, bytes]
+
+
+class DataError(Exception):
+    """The data file cannot be used; says where."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The checked messages of a data file; `length` of them in a lap."""
+
+    path: Path
+    key_path: tuple[str, ...]
+    length: int
+    _loaded: Sequence[KeyValue] | None
+
+    @classmethod
+    def open(cls, path: Path, key_path: Sequence[str] = ()) -> DataSet:
+        """Check the whole file, and that each record has the key attribute. Raises DataError."""
+        try:
+            if path.stat().st_size > IN_MEMORY_BYTES:
+                return cls(path, tuple(key_path), sum(1 for _ in _from_lines(path, key_path)), None)
+            records = _records(path, _text(path))
+        except OSError as error:
+            raise DataError(f"the data file {path}: {os.strerror(error.errno or 0)}") from error
+        loaded = [_with_key(record, number, path, key_path) for number, record in enumerate(records, start=1)]
+        return cls(path, tuple(key_path), len(loaded), loaded)
+
+    def messages(self) -> Iterator[KeyValue]:
+        """All messages, lap after lap, without end."""
+        if self._loaded is not None:
+            return itertools.cycle(self._loaded)
+        return itertools.chain.from_iterable(_from_lines(self.path, self.key_path) for _ in itertools.repeat(None))
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(f"the data file {path} is not UTF-8: line {line}, byte {error.start} of the file") from error
+    if not text.strip():
+        raise DataError(f"the data file {path} is empty")
+    return text
+
+
+def _records(path: Path, text: str) -> list[bytes]:
+    try:
+        document = msgspec.json.decode(text, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return _lines(path, text)
+    first = bytes(document)[:1]
+    if first == b"[":
+        elements = [_minified(element) for element in msgspec.json.decode(document, type=list[msgspec.Raw])]
+        if not elements:
+            raise DataError(f"the data file {path} is an empty array: there is nothing to send")
+        return elements
+    if first != b"{":
+        raise DataError(
+            f"the data file {path} holds a single value that is no object: an array, object or NDJSON is needed"
+        )
+    return [_minified(document)]
+
+
+def _lines(path: Path, text: str) -> list[bytes]:
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if len(lines) < 2 or not _is_json(lines[0][1]):
+        raise _syntax_error(path, text, first_line=1)
+    for number, line in lines:
+        if not _is_json(line):
+            raise _syntax_error(path, line, first_line=number)
+    return [line.encode() for _, line in lines]
+
+
+def _from_lines(path: Path, key_path: Sequence[str]) -> Iterator[KeyValue]:
+    """The messages of a large NDJSON file, read line by line."""
+    count = 0
+    with path.open("rb") as file:
+        for number, data in enumerate(iter(lambda: file.readline(IN_MEMORY_BYTES), b""), start=1):
+            line = data.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else data.strip()
+            if not line:
+                continue
+            if not _is_json(line):
+                raise _large_file_error(path, line, number)
+            count += 1
+            yield _with_key(line, count, path, key_path)
+    if not count:
+        raise DataError(f"the data file {path} is empty")
+
+
+def _large_file_error(path: Path, line: bytes, number: int) -> DataError:
+    if number == 1 and line[:1] in b"[{":
+        return DataError(
+            f"the data file {path} is over {IN_MEMORY_BYTES >> 20} MiB and not NDJSON (one JSON value per line); "
+            f"convert an array with: jq -c '.[]' {path} > data.ndjson"
+        )
+    return _syntax_error(path, line.decode("utf-8", "replace"), first_line=number)
+
+
+def _is_json(line: str | bytes) -> bool:
+    try:
+        msgspec.json.decode(line, type=msgspec.Raw)
+        if isinstance(line, bytes):
+            line.decode("utf-8")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _syntax_error(path: Path, text: str, *, first_line: int) -> DataError:
+    """Line and column, which msgspec does not tell."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {first_line + error.lineno - 1}, column {error.colno}: {error.msg}"
+    except (ValueError, RecursionError) as error:
+        where = f"line {first_line}: {error}"
+    else:
+        where = f"line {first_line}: NaN, Infinity, a lone surrogate or invalid UTF-8"
+    return DataError(f"the data file {path} is not valid JSON: {where}")
+
+
+def _minified(element: msgspec.Raw) -> bytes:
+    return msgspec.json.format(bytes(element), indent=-1)
+
+
+def _with_key(record: bytes, number: int, path: Path, key_path: Sequence[str]) -> KeyValue:
+    if not key_path:
+        return None, record
+    found = msgspec.Raw(record)
+    try:
+        for name in key_path:
+            found = msgspec.json.decode(found, type=dict[str, msgspec.Raw])[name]
+    except (msgspec.DecodeError, KeyError):
+        found = msgspec.Raw(b"null")
+    text = bytes(found).strip()
+    if text == b"null":
+        raise DataError(f"the data file {path}: record {number} has no key attribute {'.'.join(key_path)}")
+    return (msgspec.json.decode(text, type=str).encode() if text[:1] == b'"' else _minified(msgspec.Raw(text))), record

@@ -1,0 +1,196 @@
+"""What every script does as a process: exit codes, signals, stdout that may go away.
+
+A run goes on until something says stop; `Stop` holds what it was. Exceptions that carry an `exit_code` are sentences
+for the user; any other is a defect of this tool and says so, without a bare traceback.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timezone
+from types import FrameType
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from .settings import Settings
+    from .stats import ConsumerSummary, Histogram, ProducerSummary
+
+log = logging.getLogger("perf")
+
+FLUSH_GRACE_S = 20.0
+
+
+class ExitCode(enum.IntEnum):
+    """README.md, "Exit codes". A signal ends in 128 + its number."""
+
+    DONE = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    CONNECTION = 3
+    NOT_ACKNOWLEDGED = 4
+    NO_MEASUREMENT = 5
+    LIMIT_EXCEEDED = 6
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM before there was anything to report."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+class Stop:
+    """Whether to stop, and by which signal. A second signal ends the process at once."""
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+        self.requested = False
+
+    def request(self) -> None:
+        """Stop for a reason other than a signal."""
+        self.requested = True
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        return self.requested
+
+    def listen(self) -> Stop:
+        """From now on signals set this flag instead of raising Interrupted."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        return self
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal_number:
+            os._exit(128 + number)
+        self.signal_number = number
+        self.requested = True
+
+
+class Output:
+    """stdout, a line group at a time. When it goes away (`| head -1`, a full disk) the rest goes to stderr."""
+
+    def __init__(self, stop: Stop, write: Callable[[str], object] | None = None) -> None:
+        self._stop = stop
+        self._write = write or _write_stdout
+        self.lost = False
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Write the lines and flush them; the first failure asks the run to stop."""
+        text = "".join(f"{line}\n" for line in lines)
+        if not text:
+            return
+        if not self.lost:
+            try:
+                self._write(text)
+                return
+            except OSError as error:
+                self.lost = True
+                self._stop.request()
+                log.error("stdout cannot be written (%s): the report follows here", os.strerror(error.errno or 0))
+        sys.stderr.write(text)
+
+
+def run(main: Callable[[], int]) -> None:
+    """Run a script's `main` as a process: logging, signals, exceptions, exit code."""
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    for level, name in ((logging.INFO, "--"), (logging.WARNING, "warning:"), (logging.ERROR, "error:")):
+        logging.addLevelName(level, name)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _raise_interrupted)
+    code = _guarded(main)
+    _discard_broken(sys.stdout)
+    sys.exit(code)
+
+
+def _guarded(main: Callable[[], int]) -> int:
+    try:
+        return main()
+    except Interrupted as interrupted:
+        log.error("stopped before anything was done")
+        return 128 + interrupted.signal_number
+    except Exception as error:
+        code = getattr(error, "exit_code", None)
+        if code is not None:
+            log.error("%s", error)
+            return int(code)
+        log.error(
+            "unexpected %s: %s (a defect of this tool; with PERF_DEBUG=1 it shows where)", type(error).__name__, error
+        )
+        if os.environ.get("PERF_DEBUG"):
+            raise
+        return ExitCode.UNEXPECTED
+
+
+def now() -> str:
+    """The wall clock as ISO 8601, to name a run by; durations never come from it."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def report(
+    title: str,
+    summary: ConsumerSummary | ProducerSummary,
+    *,
+    options: Settings,
+    config: Mapping[str, str],
+    histograms: Mapping[str, Histogram],
+    started_at: str,
+    stop: Stop,
+    outcome: int,
+    output: Output | None = None,
+) -> int:
+    """Print the summary, write the result file where one is asked for, and return the process's exit code."""
+    from . import result
+    from .report.text import summary_lines
+
+    output = output or Output(stop)
+    output.lines(summary_lines(title, summary))
+    written = not output.lost
+    code = exit_code(stop, outcome, written=written)
+    if options.result is not None:
+        try:
+            result.write(
+                options.result,
+                result.of(
+                    summary,
+                    topic=options.topic,
+                    configuration=config,
+                    histograms=histograms,
+                    started_at=started_at,
+                    exit_code=code,
+                ),
+            )
+        except result.ResultError as error:
+            log.error("%s", error)
+            return exit_code(stop, outcome, written=False)
+    return code
+
+
+def exit_code(stop: Stop, outcome: int, *, written: bool) -> int:
+    """The signal comes first, then `outcome` (3 to 6), then a report that could not be written."""
+    if stop.signal_number:
+        return 128 + stop.signal_number
+    return outcome or (ExitCode.DONE if written else ExitCode.UNEXPECTED)
+
+
+def _write_stdout(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _raise_interrupted(number: int, _frame: FrameType | None) -> None:
+    raise Interrupted(number)
+
+
+def _discard_broken(stream: TextIO) -> None:
+    """A stdout that cannot be flushed would make Python complain, and exit with 120, at the very end."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,80 @@
+"""Events and summaries as lines of text. A summary's fields are rendered by their names, so a new one needs no line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+
+from ..stats import Distribution, Event, WindowAverage
+
+_NONE = "n/a"
+_UNITS = (("_mb_per_s", "MB/s"), ("_per_s", "messages/s"), ("_ms", "ms"), ("_s", "s"))
+_LABEL_WIDTH = 32
+
+
+def event_line(event: Event) -> str:
+    """A [STAT …] or [TOTAL] line."""
+    if isinstance(event, WindowAverage):
+        return f"[STAT {window_label(event.size)}] - Average {event.mean_ms} milliseconds / message"
+    return f"[TOTAL] - Total Number of messages read: {event.messages}"
+
+
+def window_label(size: int) -> str:
+    """100, 1K, 10K, 1M; other sizes in full."""
+    for unit, name in ((1_000_000, "M"), (1_000, "K")):
+        if size % unit == 0:
+            return f"{size // unit}{name}"
+    return str(size)
+
+
+def summary_lines(title: str, summary: msgspec.Struct) -> Iterator[str]:
+    """The summary, a line per value; `n/a` where there is none."""
+    yield ""
+    yield f"{title}"
+    for name in summary.__struct_fields__:
+        yield from _field_lines(name, getattr(summary, name))
+
+
+def utc(stamp_ms: int) -> str:
+    """A Kafka timestamp as ISO 8601 in UTC, or the bare number where a calendar does not reach."""
+    try:
+        moment = datetime.fromtimestamp(stamp_ms // 1000, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return f"{stamp_ms} ms"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{stamp_ms % 1000:03d}Z"
+
+
+def _field_lines(name: str, value: Any) -> Iterator[str]:
+    label, unit = _label_and_unit(name)
+    if isinstance(value, Distribution):
+        yield f"  {label + ' (' + unit + ')':{_LABEL_WIDTH}} {_NONE if value.count == 0 else ''}".rstrip()
+        if value.count:
+            yield from (_row(_label_and_unit(key)[0], getattr(value, key)) for key in value.__struct_fields__)
+    elif isinstance(value, dict):
+        shown = {key: count for key, count in value.items() if count}
+        yield f"  {label:{_LABEL_WIDTH}} {sum(shown.values())}"
+        yield from (_row(key, count) for key, count in shown.items())
+    elif name.endswith("_record_ms"):
+        yield f"  {label:{_LABEL_WIDTH}} {_NONE if value is None else utc(value)}"
+    else:
+        yield f"  {label:{_LABEL_WIDTH}} {_number(value)}{' ' + unit if unit and value is not None else ''}"
+
+
+def _row(label: str, value: Any) -> str:
+    return f"    {label:{_LABEL_WIDTH - 2}} {_number(value)}"
+
+
+def _label_and_unit(name: str) -> tuple[str, str]:
+    for suffix, unit in _UNITS:
+        if name.endswith(suffix):
+            return name.removesuffix(suffix).replace("_", " "), unit
+    return name.replace("p99_", "p99.").replace("_", " "), ""
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return _NONE
+    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -1,0 +1,314 @@
+"""Flags + environment + .env → one frozen Settings, validated once.
+
+Precedence: flag, environment, a `.env` file in the working directory, default. A variable set to nothing counts as
+not set. A flag is one entry of OPTIONS and a field of Settings; README.md's table is tested against OPTIONS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+DEFAULT_DATA_FILES = (
+    Path("/tmp/performance_data/data.json"),  # noqa: S108 (where the Job manifest mounts the user's configMap)
+    Path(__file__).resolve().parent.parent / "data" / "data.json",
+)
+_MOST = 2**63 - 1
+_COUNT_UNITS = {"": 1, "K": 1_000, "M": 1_000_000}
+_TIME_UNITS_S = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600}
+
+
+class SettingsError(Exception):
+    """A flag or variable has a value that is not allowed, or a required one is missing."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for. Fields of options that a script does not have keep their default."""
+
+    brokers: str = ""
+    config: tuple[tuple[str, str], ...] = ()
+    topic: str = "performance-test"
+    size: int | None = None
+    file: Path = DEFAULT_DATA_FILES[-1]
+    keyname: tuple[str, ...] = ()
+    rate_per_s: float = 0.0
+    duration_s: float | None = None
+    count: int | None = None
+    idle_timeout_s: float | None = None
+    start: str | int = "earliest"
+    group: str | None = None
+    windows: tuple[int, ...] = (100, 1_000, 10_000, 100_000)
+    timestamp_field: tuple[str, ...] = ("timestamp_start",)
+    result: Path | None = None
+    partitions: int = 1
+    replication_factor: int = -1
+    timestamp_type: str = "LogAppendTime"
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Option(NamedTuple):
+    """A flag with its variable. `default` is what --help and the README say; the value stands in Settings."""
+
+    field: str
+    flag: str
+    variable: str
+    group: str
+    parse: Callable[[str], Any]
+    default: str
+    meaning: str
+
+
+def count_of(text: str) -> int:
+    """A whole number from 1 on; K and M stand for thousands and millions."""
+    match = re.fullmatch(r"([0-9]{1,19})([KM]?)", text.strip().upper(), re.ASCII)
+    value = int(match[1]) * _COUNT_UNITS[match[2]] if match else 0
+    if not 1 <= value <= _MOST:
+        raise ValueError("a whole number from 1 on, such as 100000 or 100K")
+    return value
+
+
+def rate(text: str) -> float:
+    """Messages per second: a finite number from 0 on."""
+    value = _number(text)
+    if value is None or value > 1e9 or 0 < value < 1e-6:
+        raise ValueError("messages per second, such as 1000 or 0.5; 0 is as fast as possible")
+    return value
+
+
+def seconds(text: str) -> float:
+    """A positive time in seconds; ms, s, m and h are understood."""
+    match = re.fullmatch(r"(.*?)(ms|s|m|h|)", text.strip().lower(), re.ASCII)
+    value = (_number(match[1]) or 0.0) * _TIME_UNITS_S[match[2]] if match else 0.0
+    if not 0 < value < 1e9:
+        raise ValueError("a time above 0 such as 30, 30s, 500ms, 5m or 1h")
+    return value
+
+
+def start_of(text: str) -> str | int:
+    """earliest, latest, or an ISO 8601 time (UTC unless it says otherwise) as milliseconds since the epoch."""
+    from datetime import datetime, timezone
+
+    if text.strip().lower() in ("earliest", "latest"):
+        return text.strip().lower()
+    try:
+        # Python 3.10 does not know the Z
+        moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        start_ms = int(moment.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        start_ms = -1
+    if start_ms < 0:
+        raise ValueError("earliest, latest, or a time such as 2026-11-23T08:00:00Z")
+    return start_ms
+
+
+def windows(text: str) -> tuple[int, ...]:
+    """Window sizes, comma-separated, smallest first."""
+    try:
+        return tuple(sorted({count_of(part) for part in text.split(",")}))
+    except ValueError:
+        raise ValueError("comma-separated sizes such as 100,1K,10K,100K") from None
+
+
+def attribute_path(text: str) -> tuple[str, ...]:
+    r"""An attribute's name; dots lead into nested objects, and `\.` is a dot of the name itself."""
+    path = tuple(part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", text))
+    if not all(path):
+        raise ValueError("an attribute's name, such as id or location.city")
+    return path
+
+
+def property_pair(text: str) -> tuple[str, str]:
+    """K=V."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ValueError("property=value, such as linger.ms=20")
+    return name.strip(), value.strip()
+
+
+def name_of(text: str) -> str:
+    """A topic or group name."""
+    if not text.strip() or text.strip() != text or len(text) > 249:
+        raise ValueError("a name of 1 to 249 characters without blanks around it")
+    return text
+
+
+def topic_name(text: str) -> str:
+    """A name that Kafka allows for a topic."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", text) or text in (".", ".."):
+        raise ValueError("1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'")
+    return text
+
+
+def timestamp_type(text: str) -> str:
+    """LogAppendTime or CreateTime."""
+    if text not in ("LogAppendTime", "CreateTime"):
+        raise ValueError("LogAppendTime or CreateTime")
+    return text
+
+
+_CONNECTION, _SENDING, _READING = "connection", "what to send", "what to read"
+_ENDING, _OUTPUT, _TOPICS = "when to stop", "output", "topics"
+
+# fmt: off
+_OPTIONS = (
+    Option("brokers", "--brokers", "KAFKA_BROKERS", _CONNECTION, name_of, "required",
+           "host:port of the brokers, comma-separated"),
+    Option("config", "--config", "", _CONNECTION, property_pair, "none",
+           "any librdkafka property as K=V (may be repeated); no secrets here"),
+    Option("topic", "--topic", "TOPIC_NAME", _CONNECTION, topic_name, "performance-test",
+           "the topic to send to, or to read"),
+    Option("size", "--size", "SIZE", _SENDING, count_of, "10; no limit with --duration",
+           "messages that this process sends, such as 100000 or 100K"),
+    Option("file", "--file", "DATA_FILE", _SENDING, Path, f"{DEFAULT_DATA_FILES[0]} if there, else data/data.json",
+           "the data set: a JSON array, an object, or NDJSON"),
+    Option("keyname", "--keyname", "KEYNAME", _SENDING, attribute_path, "no key",
+           "the attribute that becomes the message's key; dots lead into nested objects"),
+    Option("rate_per_s", "--rate", "RATE", _SENDING, rate, "0: as fast as possible",
+           "messages per second of this process, on a fixed schedule (open loop)"),
+    Option("start", "--from", "FROM", _READING, start_of, "earliest",
+           "earliest, latest, or a time such as 2026-11-23T08:00:00Z"),
+    Option("group", "--group", "GROUP_ID", _READING, name_of, "none: all partitions",
+           "consumer group in which several consumers share the partitions"),
+    Option("timestamp_field", "--timestamp-field", "TIMESTAMP_FIELD", _READING, attribute_path, "timestamp_start",
+           "the attribute with the input message's timestamp; dots lead into nested objects"),
+    Option("duration_s", "--duration", "DURATION", _ENDING, seconds, "none",
+           "stop after this time, such as 30s or 5m"),
+    Option("count", "--count", "COUNT", _ENDING, count_of, "none: until stopped",
+           "stop after that many messages read"),
+    Option("idle_timeout_s", "--idle-timeout", "IDLE_TIMEOUT", _ENDING, seconds, "none",
+           "stop after this time without a message, such as 30s"),
+    Option("windows", "--windows", "WINDOWS", _OUTPUT, windows, "100,1K,10K,100K",
+           "averages are printed over the last that many messages"),
+    Option("result", "--result", "RESULT_FILE", _OUTPUT, Path, "none",
+           "write the result to this file as JSON (docs/result.md)"),
+    Option("partitions", "--partitions", "", _TOPICS, count_of, "1",
+           "partitions of each topic"),
+    Option("replication_factor", "--replication-factor", "", _TOPICS, count_of, "the cluster's default",
+           "copies of each partition"),
+    Option("timestamp_type", "--timestamp-type", "", _TOPICS, timestamp_type, "LogAppendTime",
+           "message.timestamp.type of the topics"),
+)
+# fmt: on
+OPTIONS: Mapping[str, Option] = {option.field: option for option in _OPTIONS}
+
+
+def from_command_line(
+    script: str, fields: Sequence[str], description: str | None, examples: str, variables: Sequence[tuple[str, str]]
+) -> Settings:
+    """The Settings of a script that has the options `fields`, from its flags, the environment and `.env`."""
+    return load(parser(script, fields, description, examples, variables).parse_args(), fields)
+
+
+def parser(
+    script: str, fields: Sequence[str], description: str | None, examples: str, variables: Sequence[tuple[str, str]]
+) -> argparse.ArgumentParser:
+    """The argument parser of a script that has the options `fields`; `variables` are listed for the connection."""
+    result = argparse.ArgumentParser(
+        prog=Path(script).name,
+        description=description,
+        epilog=_epilog(examples, variables),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for option in (OPTIONS[name] for name in fields):
+        if option.group not in groups:
+            groups[option.group] = result.add_argument_group(option.group)
+        groups[option.group].add_argument(
+            option.flag,
+            dest=option.field,
+            action="append" if option.field == "config" else "store",
+            metavar="K=V" if option.field == "config" else (option.variable or option.field).upper(),
+            help=_help(option).replace("%", "%%"),
+        )
+    return result
+
+
+def load(
+    arguments: argparse.Namespace,
+    fields: Sequence[str],
+    environment: Mapping[str, str] = os.environ,
+    dotenv: Path = Path(".env"),
+) -> Settings:
+    """Validate the parsed flags with the variables of `environment` and `.env` behind them. Raises SettingsError."""
+    merged = merged_environment(environment, dotenv)
+    values: dict[str, Any] = {"environment": merged}
+    for option in (OPTIONS[name] for name in fields):
+        given = getattr(arguments, option.field)
+        if option.field == "config":
+            values["config"] = tuple(checked(option.flag, text, option.parse) for text in given or ())
+        elif given is not None:
+            values[option.field] = checked(option.flag, given, option.parse)
+        elif merged.get(option.variable):
+            values[option.field] = checked(option.variable, merged[option.variable], option.parse)
+    if not values.get("brokers"):
+        raise SettingsError("no brokers are given: set KAFKA_BROKERS, or use --brokers host:port")
+    if "file" in fields and "file" not in values:
+        values["file"] = next((path for path in DEFAULT_DATA_FILES if path.exists()), DEFAULT_DATA_FILES[-1])
+    if "size" in fields and "size" not in values and "duration_s" not in values:
+        values["size"] = 10
+    _check_result_folder(values.get("result"))
+    return Settings(**values)
+
+
+def merged_environment(environment: Mapping[str, str], dotenv: Path) -> dict[str, str]:
+    """The variables of `environment` that are set to something, and behind them those of the file `dotenv`."""
+    values = {name: value for name, value in environment.items() if value}
+    if dotenv.is_file():
+        from dotenv import dotenv_values  # slow to import, and rarely needed
+
+        found = dotenv_values(dotenv, interpolate=False)
+        values = {name: value for name, value in found.items() if value} | values
+    return values
+
+
+def checked(source: str, text: str, parse: Callable[[str], Any]) -> Any:
+    """`parse(text)`. Raises SettingsError that names the source, the value and what is allowed."""
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
+        raise SettingsError(f"{source}: {text} still has its quotes (docker --env-file keeps them): give {text[1:-1]}")
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise SettingsError(f"{source}: {text} is not allowed: it takes {error}") from None
+
+
+def _number(text: str) -> float | None:
+    """A plain decimal number from 0 on, or None."""
+    if not re.fullmatch(r"\s*[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?\s*", text, re.ASCII):
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _check_result_folder(path: Path | None) -> None:
+    """Found out now rather than after hours of measuring."""
+    if path is not None and (not path.absolute().parent.is_dir() or path.is_dir()):
+        raise SettingsError(
+            f"the result file {path} cannot be written: its folder is missing, or it is a folder itself"
+        )
+
+
+def _help(option: Option) -> str:
+    variable = f"{option.variable}; " if option.variable else ""
+    return f"{option.meaning} [{variable}default: {option.default}]"
+
+
+def _epilog(examples: str, variables: Sequence[tuple[str, str]]) -> str:
+    width = max((len(name) for name, _ in variables), default=0)
+    rows = "\n".join(f"  {name:{width}}  {meaning}" for name, meaning in variables)
+    return (
+        f"connection variables:\n{rows}\n\n"
+        "Every flag with a name in capitals can be given as that environment variable, or in a .env file in the\n"
+        "working directory. A flag comes before a variable, and a variable before .env.\n\n"
+        f"examples:\n{examples}"
+    )
