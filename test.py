@@ -72,12 +72,14 @@ def _lines(message: Message, reader: Reader) -> list[str]:
 def _stamp(stamp_ms: int) -> str:
     from perf.report.text import utc
 
-    return f"{stamp_ms} = {utc(stamp_ms)}" if stamp_ms >= 0 else str(stamp_ms)
+    return f"{stamp_ms} = {utc(stamp_ms)}"
 
 
 def _difference(start_ms: int, stamp_ms: int) -> str:
-    if stamp_ms < 0:
-        return "n/a"
+    from perf.payload import is_plausible
+
+    if not is_plausible(start_ms, stamp_ms):
+        return "n/a: timestamp_start is no plausible time in milliseconds"
     return f"{stamp_ms - start_ms} ms = {(stamp_ms - start_ms) / _MS_PER_MINUTE:.4f} minutes"
 
 

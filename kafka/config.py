@@ -120,7 +120,7 @@ def client_config(
     if certificate:
         properties["ssl.ca.location"] = certificate
     properties["security.protocol"] = "SASL_SSL" if sasl else "SSL" if certificate else "PLAINTEXT"
-    for name, value in _file_properties(environment.get("KAFKA_CONFIG_FILE")):
+    for name, value in _file_properties(_value(environment, "KAFKA_CONFIG_FILE")):
         properties[name] = _allowed(name, value, from_flag=False)
     for name, value in overrides:
         properties[name] = _allowed(name, value, from_flag=True)
@@ -131,7 +131,7 @@ def client_config(
 def _sasl(environment: Mapping[str, str]) -> dict[str, str]:
     api_key = _secret(environment, "KAFKA_APIKEY")
     password = _secret(environment, "KAFKA_PASSWORD") or api_key
-    mechanism = environment.get("KAFKA_SASL_MECHANISM") or "PLAIN"
+    mechanism = _value(environment, "KAFKA_SASL_MECHANISM") or "PLAIN"
     if mechanism not in MECHANISMS:
         raise ConfigError(f"KAFKA_SASL_MECHANISM={mechanism} is not known: one of {', '.join(MECHANISMS)}")
     if not password:
@@ -139,27 +139,37 @@ def _sasl(environment: Mapping[str, str]) -> dict[str, str]:
             if environment.get(name):
                 raise ConfigError(f"{name} is set, but neither KAFKA_PASSWORD nor KAFKA_APIKEY is")
         return {}
-    credentials = Credentials(environment.get("KAFKA_USER") or "token", password)
+    credentials = Credentials(_value(environment, "KAFKA_USER") or "token", password)
     return {"sasl.mechanism": mechanism, **MECHANISMS[mechanism](credentials)}
 
 
-def _secret(environment: Mapping[str, str], name: str) -> str | None:
-    value, path = environment.get(name), environment.get(f"{name}_FILE")
+def _value(environment: Mapping[str, str], name: str) -> str:
+    """A variable's value, "" where it is not set. Raises ConfigError, without the value, when it is in quotes."""
+    return _unquoted(name, environment.get(name) or "")
+
+
+def _unquoted(name: str, value: str) -> str:
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+        raise ConfigError(f"{name} still has its quotes (docker --env-file keeps them): give it without quotes")
+    return value
+
+
+def _secret(environment: Mapping[str, str], name: str) -> str:
+    value, path = _value(environment, name), _value(environment, f"{name}_FILE")
     if value and path:
         raise ConfigError(f"{name} and {name}_FILE are both set: give one of them")
     if path:
         value = _read(f"{name}_FILE", path)
-    value = (value or "").strip("\r\n")  # secrets made from files often end in a line end
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-        raise ConfigError(f"{name} still has its quotes (docker --env-file keeps them): give it without quotes")
-    return value or None
+        if not value.strip():
+            raise ConfigError(f"{name}_FILE: {path} is empty")
+    return _unquoted(name, value.strip("\r\n"))  # secrets made from files often end in a line end
 
 
 def _certificate(environment: Mapping[str, str]) -> str | None:
-    path = environment.get("KAFKA_CERT")
+    path = _value(environment, "KAFKA_CERT")
     if path:
         return _checked_pem("KAFKA_CERT", path)
-    path = environment.get("PEM_CERT")
+    path = _value(environment, "PEM_CERT")
     if path and Path(path).exists():
         return _checked_pem("PEM_CERT", path)
     if path:
@@ -180,7 +190,7 @@ def _read(name: str, path: str) -> str:
         raise ConfigError(f"{name}: cannot read {path}: {os.strerror(error.errno or 0)}") from error
 
 
-def _file_properties(path: str | None) -> Iterable[tuple[str, str]]:
+def _file_properties(path: str) -> Iterable[tuple[str, str]]:
     if not path:
         return
     for number, line in enumerate(_read("KAFKA_CONFIG_FILE", path).splitlines(), start=1):

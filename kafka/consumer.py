@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,11 +19,13 @@ from confluent_kafka import (
 )
 
 from .config import ClientConfig
-from .errors import ErrorLog, FatalClientError, Fault, TopicError, cause
+from .errors import ErrorLog, FatalClientError, Fault, TopicError, cause, new_client
 
 log = logging.getLogger("kafka")
 
 _REQUEST_TIMEOUT_S = 10.0
+_COMMIT_TIMEOUT_S, _COMMIT_POLL_S = 5.0, 0.05
+_CLOSE_TIMEOUT_S = 5.0
 _UNUSED_GROUP = "perf-consumer-without-group"  # librdkafka wants a name even where no group is joined
 
 _PROPERTIES = {
@@ -72,16 +76,19 @@ class Consumer:
         self._grouped = group is not None
         self._errors = ErrorLog()
         self._pending: Fault | None = None
-        self._client = confluent_kafka.Consumer(
+        self._closing = self._committed = False
+        self._client = new_client(
+            confluent_kafka.Consumer,
             {
                 **_PROPERTIES,
                 **config.properties,
                 "group.id": group or _UNUSED_GROUP,
                 "error_cb": self._errors,
-            }
+                "on_commit": self._on_commit,
+            },
         )
         if self._grouped:
-            self._client.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
+            self._client.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         else:
             self._client.assign(self._start_offsets([TopicPartition(topic, number) for number in partitions]))
 
@@ -124,8 +131,31 @@ class Consumer:
         return [PartitionOffsets(first.partition, first.offset, end.offset) for first, end in pairs]
 
     def close(self) -> None:
-        """Leave: with a group, commit what was read and hand the partitions over."""
-        self._client.close()  # calls _on_revoke
+        """Leave: with a group, commit what was read and hand the partitions over. Takes seconds at most."""
+        if self._grouped and not self._closing:
+            self._commit_within(_COMMIT_TIMEOUT_S)
+        self._closing = True
+        # without brokers librdkafka would wait for a minute; the process ends, and with it a thread that still waits
+        closing = threading.Thread(target=self._client.close, daemon=True)
+        closing.start()
+        closing.join(_CLOSE_TIMEOUT_S)
+
+    def _commit_within(self, timeout_s: float) -> None:
+        """Commit without the wait of a minute that a synchronous commit takes where the brokers are gone."""
+        read = [entry for entry in self._client.position(self._client.assignment()) if entry.offset >= 0]
+        self._committed = not read
+        if read:
+            self._client.commit(offsets=read, asynchronous=True)
+        deadline_s = time.monotonic() + timeout_s
+        while not self._committed and time.monotonic() < deadline_s:
+            self._client.poll(_COMMIT_POLL_S)  # serves _on_commit; a message that it returns was not committed
+        if not self._committed:
+            log.warning("offsets were not committed within %g s: messages may be read twice", timeout_s)
+
+    def _on_commit(self, error: KafkaError | None, _partitions: list[TopicPartition]) -> None:
+        self._committed = True
+        if error is not None:
+            log.warning("offsets were not committed, so messages may be read twice: %s", cause(error))
 
     def _start_offsets(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Where to begin, resolved now: what comes after this call is read, also with `latest`.
@@ -159,11 +189,19 @@ class Consumer:
     def _on_revoke(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         """Commit what `read` has returned, which the caller has used by now, so that the next owner goes on there."""
         read = [entry for entry in client.position(partitions) if entry.offset >= 0]
-        if read:
+        if read and not self._closing:
             try:
                 client.commit(offsets=read, asynchronous=False)
             except KafkaException as error:
                 log.warning("offsets were not committed, so messages may be read twice: %s", cause(error.args[0]))
+
+    def _on_lost(self, _client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+        """The group went on without this consumer, so nothing can be committed any more."""
+        log.warning(
+            "lost partitions %s of %s: what was read of them since the last commit is read again by their next owner",
+            sorted(entry.partition for entry in partitions),
+            self._topic,
+        )
 
     def _is_error(self, message: Message) -> bool:
         error = message.error()

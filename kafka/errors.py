@@ -8,12 +8,15 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
 
 log = logging.getLogger("kafka")
+
+Client = TypeVar("Client")
 
 _STATE_NOTE = re.compile(r" \(after \d+ms in state [A-Z_]+(, \d+ identical error\(s\) suppressed)?\)$")
 
@@ -53,6 +56,18 @@ def cause(error: KafkaError) -> str:
     return _STATE_NOTE.sub("", error.str())
 
 
+def new_client(client_class: Callable[[dict[str, Any]], Client], properties: dict[str, Any]) -> Client:
+    """A client of confluent_kafka. Raises ConfigError when librdkafka refuses a property."""
+    from confluent_kafka import KafkaException
+
+    try:
+        return client_class(properties)
+    except KafkaException as error:
+        raise ConfigError(f"librdkafka refuses the configuration: {cause(error.args[0])}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the client refuses the configuration: {error}") from error
+
+
 class ErrorLog:
     """Takes a client's error_cb: says each error once, keeps the latest cause and a fatal one.
 
@@ -75,4 +90,5 @@ class ErrorLog:
                 return
             self._said.add(text)
             self.errors.append(error)
-        log.warning("Kafka client: %s", text)
+        if error.name() != "_ALL_BROKERS_DOWN":  # it repeats what was said of each, without the cause
+            log.warning("Kafka client: %s", text)

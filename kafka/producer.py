@@ -12,7 +12,7 @@ import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from .config import ClientConfig
-from .errors import ErrorLog, FatalClientError, cause
+from .errors import ErrorLog, FatalClientError, cause, new_client
 
 log = logging.getLogger("kafka")
 
@@ -60,7 +60,8 @@ class Producer:
         self.queued_bytes = 0
         self.failed: Counter[str] = Counter()
         self._timed_out = 0
-        self._client = confluent_kafka.Producer(
+        self._client = new_client(
+            confluent_kafka.Producer,
             {
                 **_PROPERTIES,
                 **properties,
@@ -68,7 +69,7 @@ class Producer:
                 "delivery.report.only.error": not acknowledge_each,
                 "on_delivery": self._on_delivery,
                 "error_cb": self._errors,
-            }
+            },
         )
 
     @property
@@ -112,6 +113,11 @@ class Producer:
         while len(self._client) and not self._errors.fatal:
             if deadline is None and stopped():
                 deadline = time.monotonic() + grace_s
+                log.info(
+                    "waiting up to %g s for the answers to %d messages; a second signal ends at once",
+                    grace_s,
+                    len(self._client),
+                )
             if deadline is not None and time.monotonic() > deadline:
                 break
             self._client.flush(_FLUSH_SLICE_S)

@@ -16,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from .config import ClientConfig
-from .errors import ConfigError, ConnectError, ErrorLog, TopicError, cause
+from .errors import ConnectError, ErrorLog, TopicError, cause, new_client
 
 CONNECT_TIMEOUT_S = 8.0
 _POLL_S = 0.05
@@ -42,11 +42,7 @@ class Admin:
     def __init__(self, config: ClientConfig) -> None:
         self._brokers = config.properties["bootstrap.servers"]
         self._errors = ErrorLog()
-        try:
-            settings: dict[str, Any] = {**config.properties, "error_cb": self._errors}
-            self._client = AdminClient(settings)
-        except KafkaException as error:
-            raise ConfigError(f"librdkafka refuses the configuration: {cause(error.args[0])}") from error
+        self._client = new_client(AdminClient, {**config.properties, "error_cb": self._errors})
 
     def describe(self, topic: str, *, with_configuration: bool = False) -> TopicDescription:
         """The topic's id and partitions; never creates it, unlike a metadata request for its name.
@@ -62,7 +58,7 @@ class Admin:
     def create(self, topic: str, *, partitions: int, replication_factor: int, timestamp_type: str) -> bool:
         """Create the topic. False: it was there already, the same way.
 
-        Raises TopicError when it is there with another number of partitions or timestamp type, or is refused.
+        Raises TopicError when it is, or came to be, with another number of partitions or timestamp type, or is refused.
         """
         wanted = NewTopic(topic, partitions, replication_factor, config={_TIMESTAMP_TYPE: timestamp_type})
         future = self._client.create_topics([wanted], request_timeout=CONNECT_TIMEOUT_S)[topic]
@@ -72,6 +68,7 @@ class Admin:
             self._require_same(topic, partitions=partitions, timestamp_type=timestamp_type)
             return False
         self._await_visible(topic)
+        self._require_same(topic, partitions=partitions, timestamp_type=timestamp_type)  # some services ignore it
         return True
 
     def delete(self, topic: str) -> None:
@@ -82,11 +79,11 @@ class Admin:
         found = self.describe(topic, with_configuration=True)
         pairs = [
             ("partitions", len(found.partitions), partitions),
-            (_TIMESTAMP_TYPE, found.timestamp_type, timestamp_type),
+            (_TIMESTAMP_TYPE, found.timestamp_type or timestamp_type, timestamp_type),  # None: not ours to read
         ]
         differences = [f"{name} is {has}, not {wanted}" for name, has, wanted in pairs if has != wanted]
         if differences:
-            raise TopicError(f"the topic {topic} is there already, but {' and '.join(differences)}")
+            raise TopicError(f"the topic {topic} is there, but {' and '.join(differences)}")
 
     def _await_visible(self, topic: str) -> None:
         """A topic just created is unknown to some brokers for a moment."""
