@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,9 @@ SECRET_PROPERTIES = frozenset(
         "sasl.password",
         "sasl.oauthbearer.client.secret",
         "sasl.oauthbearer.config",
+        "sasl.oauthbearer.client.credentials.client.secret",
+        "sasl.oauthbearer.assertion.private.key.passphrase",
+        "sasl.oauthbearer.assertion.private.key.pem",
         "ssl.key.password",
         "ssl.key.pem",
         "ssl.keystore.password",
@@ -84,6 +88,9 @@ _VERIFICATION = {
     "enable.ssl.certificate.verification": {"true", "t", "1"},
     "ssl.endpoint.identification.algorithm": {"https"},
 }
+
+#: librdkafka's second names, which would stand beside the first ones and contradict them.
+_ALIASES = {"sasl.mechanisms": "sasl.mechanism", "request.required.acks": "acks"}
 
 _BASE_PROPERTIES = {
     "client.id": "kafka-performance-test",
@@ -121,9 +128,9 @@ def client_config(
         properties["ssl.ca.location"] = certificate
     properties["security.protocol"] = "SASL_SSL" if sasl else "SSL" if certificate else "PLAINTEXT"
     for name, value in _file_properties(_value(environment, "KAFKA_CONFIG_FILE")):
-        properties[name] = _allowed(name, value, from_flag=False)
+        properties[_ALIASES.get(name, name)] = _allowed(name, value, from_flag=False)
     for name, value in overrides:
-        properties[name] = _allowed(name, value, from_flag=True)
+        properties[_ALIASES.get(name, name)] = _allowed(name, value, from_flag=True)
     _refuse_open_secrets(properties)
     return ClientConfig(properties)
 
@@ -208,8 +215,8 @@ def _allowed(name: str, value: str, *, from_flag: bool) -> str:
         raise ConfigError(f"--config {name}: secrets come from variables or files only, flags are visible to everyone")
     if name in _FIXED_PROPERTIES:
         raise ConfigError(f"the property {name} cannot be set: {_FIXED_PROPERTIES[name]}")
-    if name in ("acks", "request.required.acks") and value.strip().lstrip("+-0") == "":
-        raise ConfigError(f"the property {name}={value} cannot be set: nothing would be known of the messages sent")
+    if name in ("acks", "request.required.acks") and not re.fullmatch("all|-1|[1-9][0-9]{0,3}", value):
+        raise ConfigError(f"the property {name}={value} is not allowed: it takes all, -1, or a number from 1 on")
     if name in _VERIFICATION and value.strip().lower() not in _VERIFICATION[name]:
         raise ConfigError(f"the property {name}={value} cannot be set: certificates are always verified")
     return value

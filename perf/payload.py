@@ -20,6 +20,7 @@ import msgspec
 DAY_MS = 86_400_000
 YEAR_2000_MS = 946_684_800_000
 _NUMBER = re.compile(r"\s*-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?\s*", re.ASCII)
+_MOST_DIGITS = 400
 _MISSING = object()
 
 
@@ -90,7 +91,7 @@ class Reader:
 
     def _start_ms_leniently(self, value: bytes) -> int | Rejection:
         try:
-            found = json.loads(value.decode("utf-8"))
+            found = json.loads(value.decode("utf-8"), parse_int=_whole_number)
         except (ValueError, RecursionError):
             return Rejection.NOT_JSON
         if not isinstance(found, dict):
@@ -115,10 +116,15 @@ def _member(document: Any, name: str) -> Any:
     return document.get(name, _MISSING) if isinstance(document, dict) else _MISSING
 
 
+def _whole_number(digits: str) -> int | float:
+    """An int, or infinity where Python refuses to make one (over 4,300 digits)."""
+    return int(digits) if len(digits) < _MOST_DIGITS else math.inf
+
+
 def _as_ms(found: Any) -> int | Rejection:
     """Integers, finite floats and numeric text, rounded to whole ms, as Kafka's stamps are."""
     if isinstance(found, str) and _NUMBER.fullmatch(found):
-        found = float(found) if re.search("[.eE]", found) else int(found)
+        found = float(found) if re.search("[.eE]", found) else _whole_number(found.strip())
     if isinstance(found, float) and math.isfinite(found):
         return round(found)
     if isinstance(found, int) and not isinstance(found, bool):

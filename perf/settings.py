@@ -127,6 +127,14 @@ def attribute_path(text: str) -> tuple[str, ...]:
     return path
 
 
+def field_path(text: str) -> tuple[str, ...]:
+    """An attribute path without the characters that JSON escapes, which the fast decoder cannot look for."""
+    path = attribute_path(text)
+    if any(re.search(r'["\\\x00-\x1f]', name) for name in path):
+        raise ValueError("an attribute's name without quotes, backslashes and control characters")
+    return path
+
+
 def property_pair(text: str) -> tuple[str, str]:
     """K=V."""
     name, equals, value = text.partition("=")
@@ -179,7 +187,7 @@ _OPTIONS = (
            "earliest, latest, or a time such as 2026-11-23T08:00:00Z"),
     Option("group", "--group", "GROUP_ID", _READING, name_of, "none: all partitions",
            "consumer group in which several consumers share the partitions"),
-    Option("timestamp_field", "--timestamp-field", "TIMESTAMP_FIELD", _READING, attribute_path, "timestamp_start",
+    Option("timestamp_field", "--timestamp-field", "TIMESTAMP_FIELD", _READING, field_path, "timestamp_start",
            "the attribute with the input message's timestamp; dots lead into nested objects"),
     Option("duration_s", "--duration", "DURATION", _ENDING, seconds, "none",
            "stop after this time, such as 30s or 5m"),

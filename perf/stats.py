@@ -190,8 +190,10 @@ class Histogram:
         rank = -(-hundredths * self._count // 10_000)
         negatives = self._negative.get_total_count()
         if rank <= negatives:
-            return max(-_value_at_rank(self._negative, negatives - rank + 1), self._min or 0)
-        return min(_value_at_rank(self._positive, rank - negatives), self._max or 0)
+            value = -_value_at_rank(self._negative, negatives - rank + 1)
+        else:
+            value = _value_at_rank(self._positive, rank - negatives)
+        return min(max(value, self._min or 0), self._max or 0)
 
 
 class WindowAverage(NamedTuple):
