@@ -87,13 +87,13 @@ def _records(path: Path, text: str) -> list[bytes]:
 
 
 def _lines(path: Path, text: str) -> list[bytes]:
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if len(lines) < 2 or not _is_json(lines[0][1]):
         raise _syntax_error(path, text, first_line=1)
     for number, line in lines:
         if not _is_json(line):
             raise _syntax_error(path, line, first_line=number)
-    return [line.encode() for _, line in lines]
+    return [line.strip().encode() for _, line in lines]
 
 
 def _from_lines(path: Path, key_path: Sequence[str]) -> Iterator[KeyValue]:
@@ -105,7 +105,7 @@ def _from_lines(path: Path, key_path: Sequence[str]) -> Iterator[KeyValue]:
             if not line:
                 continue
             if not _is_json(line):
-                raise _large_file_error(path, line, number)
+                raise _large_file_error(path, data, number)
             count += 1
             yield _with_key(line, count, path, key_path)
     if not count:
@@ -113,7 +113,7 @@ def _from_lines(path: Path, key_path: Sequence[str]) -> Iterator[KeyValue]:
 
 
 def _large_file_error(path: Path, line: bytes, number: int) -> DataError:
-    if number == 1 and line[:1] in b"[{":
+    if number == 1 and line.lstrip()[:1] in (b"[", b"{"):
         return DataError(
             f"the data file {path} is over {IN_MEMORY_BYTES >> 20} MiB and not NDJSON (one JSON value per line); "
             f"convert an array with: jq -c '.[]' {path} > data.ndjson"

@@ -1,0 +1,78 @@
+"""`make demo` as a user runs it: it shows the whole measurement, and stops all that it started."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from conftest import ROOT, Scripts
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def demo(scripts: Scripts) -> Iterator[subprocess.Popen[str]]:
+    """The demo with 2,000 messages, its own broker unless KAFKA_BROKERS is set, and its end whatever happens."""
+    variables = {"SIZE": "2000", "RATE": "1000", "DELAY_MS": "3"}
+    given = {name: os.environ[name] for name in ("KAFKA_BROKERS",) if name in os.environ}
+    environment = {name: value for name, value in scripts.environment.items() if name != "KAFKA_BROKERS"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "demo"],
+        cwd=ROOT,
+        env={**environment, **given, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def test_the_demo_shows_a_whole_measurement(demo: subprocess.Popen[str]) -> None:
+    """It ends with 0, shows what the scripts printed, and its results hold every message, delayed as asked."""
+    stdout, _ = demo.communicate(timeout=100)
+    assert demo.returncode == 0, stdout
+    assert re.search(r"consumer \| \[STAT 100\] - Average \S+ milliseconds / message", stdout)
+    assert re.search(r"consumer \| \[TOTAL\] - Total Number of messages read: 2000", stdout)
+    assert re.search(r"producer \| +acknowledged +2000", stdout)
+    summary = json.loads((ROOT / "demo-output" / "consumer.json").read_text())["summary"]
+    assert summary["measured"] == 2000
+    assert summary["delta_ms"]["min"] >= 3
+    assert "consumer.txt" in stdout
+    assert (ROOT / "demo-output" / "consumer.txt").read_text().count("[STAT 100]") == 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_all_that_it_started(demo: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Interrupted while it measures, the demo ends with 130 and leaves no process and no broker data behind."""
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "[STAT 100]" in line:
+            break
+    started = psutil.Process(demo.pid).children(recursive=True)
+    assert len(started) >= 3
+    demo.send_signal(number)
+    stdout, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 130, stdout
+    assert "Traceback" not in stdout
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert not alive
+
+
+def test_a_failed_step_is_said(scripts: Scripts) -> None:
+    """A value that is not allowed ends the demo with one sentence before anything is started."""
+    command = [sys.executable, "-m", "demo"]
+    environment = {**scripts.environment, "SIZE": "many"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "SIZE: many is not allowed" in done.stderr
+    assert "Traceback" not in done.stderr
