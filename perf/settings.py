@@ -307,8 +307,8 @@ def _check_result_folder(path: Path | None) -> None:
 
 
 def _help(option: Option) -> str:
-    variable = f"{option.variable}; " if option.variable else ""
-    return f"{option.meaning} [{variable}default: {option.default}]"
+    default = option.default if option.default == "required" else f"default: {option.default}"
+    return f"{option.meaning} [{option.variable + '; ' if option.variable else ''}{default}]"
 
 
 def _epilog(examples: str, variables: Sequence[tuple[str, str]]) -> str:
