@@ -98,7 +98,7 @@ class Meter:
 
         types, stamps_ms = zip(*[message.timestamp() for message in messages], strict=True)
         self.statistics.records(stamps_ms, types, sum(map(len, messages)))
-        if types[0] == _CREATE_TIME:
+        if _CREATE_TIME in types:
             self._say_create_time()
         try:
             deltas_ms = self._reader.deltas([message.value() for message in messages], stamps_ms)

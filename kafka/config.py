@@ -204,10 +204,10 @@ def _file_properties(path: str) -> Iterable[tuple[str, str]]:
         text = line.strip()
         if not text or text[0] in "#!":
             continue
-        name, equals, value = text.partition("=")
-        if not equals:
+        match = re.fullmatch(r"([A-Za-z0-9._]+)\s*[=:]\s*(.*)", text)
+        if not match:  # the line is not shown: it may hold a secret
             raise ConfigError(f"KAFKA_CONFIG_FILE: {path}, line {number}: not of the form property=value")
-        yield name.strip(), value.strip()
+        yield match[1], match[2]
 
 
 def _allowed(name: str, value: str, *, from_flag: bool) -> str:

@@ -92,7 +92,7 @@ def _lines(path: Path, text: str) -> list[bytes]:
         raise _syntax_error(path, text, first_line=1)
     for number, line in lines:
         if not _is_json(line):
-            raise _syntax_error(path, line, first_line=number)
+            raise _syntax_error(path, line.rstrip(), first_line=number)
     return [line.strip().encode() for _, line in lines]
 
 
@@ -118,7 +118,7 @@ def _large_file_error(path: Path, line: bytes, number: int) -> DataError:
             f"the data file {path} is over {IN_MEMORY_BYTES >> 20} MiB and not NDJSON (one JSON value per line); "
             f"convert an array with: jq -c '.[]' {path} > data.ndjson"
         )
-    return _syntax_error(path, line.decode("utf-8", "replace"), first_line=number)
+    return _syntax_error(path, line.decode("utf-8", "replace").rstrip(), first_line=number)
 
 
 def _is_json(line: str | bytes) -> bool:

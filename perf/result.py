@@ -24,6 +24,10 @@ class ResultError(Exception):
     exit_code = 1
 
 
+class _Versioned(msgspec.Struct):
+    version: int
+
+
 class _Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     version: int = VERSION
     started_at: str
@@ -88,11 +92,12 @@ def write(path: Path, result: Result) -> None:
 def read(path: Path) -> Result:
     """Read a result file. Raises ResultError."""
     try:
-        result = msgspec.json.decode(path.read_bytes(), type=ConsumerResult | ProducerResult)
+        content = path.read_bytes()
+        version = msgspec.json.decode(content, type=_Versioned).version
+        if version != VERSION:
+            raise ResultError(f"{path} has version {version} of the result's format; this tool reads {VERSION}")
+        return msgspec.json.decode(content, type=ConsumerResult | ProducerResult)
     except OSError as error:
         raise ResultError(f"cannot read the result file {path}: {os.strerror(error.errno or 0)}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ResultError(f"{path} is no result file of this tool: {error}") from error
-    if result.version != VERSION:
-        raise ResultError(f"{path} has version {result.version} of the result's format; this tool reads {VERSION}")
-    return result

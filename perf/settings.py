@@ -95,7 +95,7 @@ def seconds(text: str) -> float:
 
 def start_of(text: str) -> str | int:
     """earliest, latest, or an ISO 8601 time (UTC unless it says otherwise) as milliseconds since the epoch."""
-    from datetime import datetime, timezone
+    from datetime import datetime, timedelta, timezone
 
     if text.strip().lower() in ("earliest", "latest"):
         return text.strip().lower()
@@ -103,7 +103,7 @@ def start_of(text: str) -> str | int:
         # Python 3.10 does not know the Z
         moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
         moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-        start_ms = int(moment.timestamp() * 1000)
+        start_ms = (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(milliseconds=1)
     except (ValueError, OverflowError):
         start_ms = -1
     if start_ms < 0:
@@ -125,6 +125,17 @@ def attribute_path(text: str) -> tuple[str, ...]:
     if not all(path):
         raise ValueError("an attribute's name, such as id or location.city")
     return path
+
+
+def result_path(text: str) -> Path:
+    """A file that can be written, found out now rather than after hours of measuring."""
+    path = Path(text)
+    try:
+        if path.absolute().parent.is_dir() and (path.is_file() or not path.exists()):
+            return path
+    except OSError:  # a name too long, for example
+        pass
+    raise ValueError("the name of a file (none of a folder or device) in a folder that exists")
 
 
 def field_path(text: str) -> tuple[str, ...]:
@@ -197,13 +208,13 @@ _OPTIONS = (
            "stop after this time without a message, such as 30s"),
     Option("windows", "--windows", "WINDOWS", _OUTPUT, windows, "100,1K,10K,100K",
            "averages are printed over the last that many messages"),
-    Option("result", "--result", "RESULT_FILE", _OUTPUT, Path, "none",
+    Option("result", "--result", "RESULT_FILE", _OUTPUT, result_path, "none",
            "write the result to this file as JSON (docs/result.md)"),
-    Option("partitions", "--partitions", "", _TOPICS, count_of, "1",
+    Option("partitions", "--partitions", "PARTITIONS", _TOPICS, count_of, "1",
            "partitions of each topic"),
-    Option("replication_factor", "--replication-factor", "", _TOPICS, count_of, "the cluster's default",
-           "copies of each partition"),
-    Option("timestamp_type", "--timestamp-type", "", _TOPICS, timestamp_type, "LogAppendTime",
+    Option("replication_factor", "--replication-factor", "REPLICATION_FACTOR", _TOPICS, count_of,
+           "the cluster's default", "copies of each partition"),
+    Option("timestamp_type", "--timestamp-type", "TIMESTAMP_TYPE", _TOPICS, timestamp_type, "LogAppendTime",
            "message.timestamp.type of the topics"),
 )
 # fmt: on
@@ -265,7 +276,6 @@ def load(
         values["file"] = next((path for path in DEFAULT_DATA_FILES if path.exists()), DEFAULT_DATA_FILES[-1])
     if "size" in fields and "size" not in values and "duration_s" not in values:
         values["size"] = 10
-    _check_result_folder(values.get("result"))
     return Settings(**values)
 
 
@@ -296,14 +306,6 @@ def _number(text: str) -> float | None:
         return None
     value = float(text)
     return value if math.isfinite(value) else None
-
-
-def _check_result_folder(path: Path | None) -> None:
-    """Found out now rather than after hours of measuring."""
-    if path is not None and (not path.absolute().parent.is_dir() or path.is_dir()):
-        raise SettingsError(
-            f"the result file {path} cannot be written: its folder is missing, or it is a folder itself"
-        )
 
 
 def _help(option: Option) -> str:
