@@ -132,7 +132,7 @@ def _summary(
         throughput_mb_per_s=per_second(mean_bytes * producer.acknowledged / 1e6, elapsed_s),
         send_rate_per_s=per_second(producer.queued - 1, send_elapsed_s) if producer.queued > 1 else None,
         target_rate_per_s=options.rate_per_s or None,
-        lateness_ms=lateness_us.distribution(scale=0.001),
+        lateness_ms=lateness_us.distribution(divisor=1_000),
     )
 
 

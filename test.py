@@ -62,7 +62,7 @@ def _lines(message: Message, reader: Reader) -> list[str]:
     shown = (value or b"")[:_SHOWN_BYTES].decode("utf-8", "backslashreplace") + "…" * (len(message) > _SHOWN_BYTES)
     return [
         f"partition {message.partition()}, offset {message.offset()}: {shown}",
-        f"  Kafka timestamp  {_stamp(stamp_ms)} {_TIMESTAMP_TYPES.get(kind, 'not available')}",
+        f"  Kafka timestamp  {f'{_stamp(stamp_ms)} {_TIMESTAMP_TYPES[kind]}' if stamp_ms >= 0 else 'not available'}",
         f"  timestamp_start  {_stamp(start_ms) if isinstance(start_ms, int) else start_ms.value}",
         f"  difference       {_difference(start_ms, stamp_ms) if isinstance(start_ms, int) else 'n/a'}",
         "",
@@ -78,6 +78,8 @@ def _stamp(stamp_ms: int) -> str:
 def _difference(start_ms: int, stamp_ms: int) -> str:
     from perf.payload import is_plausible
 
+    if stamp_ms < 0:
+        return "n/a: the message has no Kafka timestamp"
     if not is_plausible(start_ms, stamp_ms):
         return "n/a: timestamp_start is no plausible time in milliseconds"
     return f"{stamp_ms - start_ms} ms = {(stamp_ms - start_ms) / _MS_PER_MINUTE:.4f} minutes"

@@ -40,6 +40,7 @@ _TIME = _Kind(
 _RATE = _Kind("/s", {"": "1", "/s": "1"}, "a rate such as 1000, 1000/s or 0.99*target")
 _COUNT = _Kind("", {"": "1"}, "a whole number without a unit")
 
+# named here are what later summaries will have; _kinds adds all that today's have
 _STAGES = ("delta", "visible", "ack", "lateness")
 _COUNTERS = ("lost", "duplicated", "out_of_order", "unique", "redelivered")
 _RATES = {"rate": "send_rate_per_s", "target": "target_rate_per_s", "throughput": "throughput_per_s"}
@@ -65,7 +66,10 @@ _NAMED = re.compile(r"(?:([0-9]*\.?[0-9]+)\*)?([a-z].*)")
 
 @dataclass(frozen=True)
 class Limit:
-    """A condition that a good run does not meet. `quantity` is in ms, per second or a count, or a factor of `reference`."""
+    """A condition that a good run does not meet.
+
+    `quantity` is in ms, per second or a count; with a `reference`, the factor of that metric.
+    """
 
     text: str
     metric: str
@@ -75,12 +79,20 @@ class Limit:
     unit: str
 
     def check(self, metrics: Mapping[str, float | None]) -> Outcome:
-        """Judge what `metrics_of` gave. What is n/a cannot be judged and counts as exceeded: no limit holds by silence."""
+        """Judge what `metrics_of` gave.
+
+        A metric that is absent, None, NaN or infinite cannot be judged and counts as exceeded: a limit that cannot fail
+        would be worse than none.
+        """
         names = [self.metric] if self.reference is None else [self.metric, self.reference]
         known = {name: value for name in names if (value := metrics.get(name)) is not None and math.isfinite(value)}
-        unknown = [f"{name} is n/a" if name in metrics else f"this run has no {name}" for name in names - known.keys()]
-        if unknown:
-            sentence = f"{self.text}: {', '.join(unknown)}, which cannot be judged: exceeded"
+        if len(known) < len(set(names)):
+            missing = ", ".join(
+                f"{name} is n/a ({'no value' if name in metrics else 'not measured in this run'})"
+                for name in names
+                if name not in known
+            )
+            sentence = f"{self.text}: {missing}, which cannot be judged: exceeded"
             return Outcome(self, known.get(self.metric), True, sentence)
         actual = known[self.metric]
         bound = self.quantity if self.reference is None else self.quantity * known[self.reference]
@@ -109,7 +121,7 @@ def parse(text: str) -> Limit:
     metric, comparison, quantity = match.groups()
     kind = _kind(metric)
     if named := _NAMED.fullmatch(quantity):
-        value, reference = float(named[1] or 1), named[2]
+        value, reference = float(named[1]) if named[1] else 1, named[2]
         allowed = _kind(reference) is kind
     else:
         value, reference = _literal(quantity, kind), None
@@ -167,14 +179,13 @@ def _kinds() -> Mapping[str, _Kind]:
     stages, counters = [*_STAGES], [*_COUNTERS, *(reason.value for reason in Rejection)]
     for summary in (ConsumerSummary, ProducerSummary):
         stages += (name.removesuffix("_ms") for name in _fields(summary, Distribution))
-        counters += (name for name in (*_fields(summary, int), *_fields(summary, dict[str, int])))
+        counters += _fields(summary, int) + _fields(summary, dict[str, int])
     times = [name for stage in stages for statistic in _statistics() for name in _names(stage, statistic)]
-    # a moment such as first_record_ms is neither a count nor a latency
-    moments = {name for name in counters if name.endswith("_ms")}
     return {
         **dict.fromkeys(times, _TIME),
         **dict.fromkeys(_RATES, _RATE),
-        **{name: _COUNT for name in counters if name not in moments},
+        # a moment such as first_record_ms is neither a count nor a latency
+        **{name: _COUNT for name in counters if not name.endswith("_ms")},
     }
 
 

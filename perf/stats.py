@@ -129,24 +129,24 @@ class Histogram:
         self._settle()
         return int(self._negative.get_total_count())
 
-    def distribution(self, *, scale: float = 1.0) -> Distribution:
-        """The distribution, each value times `scale` (to convert units)."""
+    def distribution(self, *, divisor: int = 1) -> Distribution:
+        """The distribution, each value divided by `divisor` (to convert units)."""
         self._settle()
         if self._count == 0 or self._min is None or self._max is None:
             return Distribution(count=0)
         variance_numerator = self._count * self._sum_of_squares - self._sum**2
         return Distribution(
             count=self._count,
-            mean=self._sum / self._count * scale,
-            stdev=math.sqrt(variance_numerator) / self._count * scale,
-            min=self._min * scale,
-            p50=self._percentile(5000) * scale,
-            p90=self._percentile(9000) * scale,
-            p95=self._percentile(9500) * scale,
-            p99=self._percentile(9900) * scale,
-            p99_9=self._percentile(9990) * scale,
-            p99_99=self._percentile(9999) * scale,
-            max=self._max * scale,
+            mean=self._sum / (self._count * divisor),
+            stdev=math.sqrt(variance_numerator) / (self._count * divisor),
+            min=self._min / divisor,
+            p50=self._percentile(5000) / divisor,
+            p90=self._percentile(9000) / divisor,
+            p95=self._percentile(9500) / divisor,
+            p99=self._percentile(9900) / divisor,
+            p99_9=self._percentile(9990) / divisor,
+            p99_99=self._percentile(9999) / divisor,
+            max=self._max / divisor,
         )
 
     def state(self) -> HistogramState:

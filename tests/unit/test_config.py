@@ -1,0 +1,448 @@
+"""Environment → librdkafka properties: what is chosen, what is refused, and that no secret is ever shown."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka import Producer as RawProducer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kafka.config import MECHANISMS, SECRET_PROPERTIES, VARIABLES, ClientConfig, Credentials, client_config
+from kafka.consumer import Consumer
+from kafka.errors import ConfigError
+from kafka.producer import Producer
+from kafka.topics import Admin
+
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+NOBODY = "localhost:1"
+SECRET = "S3CR3T"
+
+Pairs = Iterable[tuple[str, str]]
+
+
+def properties(environment: Mapping[str, str] | None = None, *overrides: tuple[str, str]) -> Mapping[str, str]:
+    """The librdkafka properties for this environment and these --config flags."""
+    return client_config(environment or {}, brokers="broker:9092", overrides=overrides).properties
+
+
+def refusal(environment: Mapping[str, str] | None = None, *overrides: tuple[str, str]) -> str:
+    """What the user is told of a configuration that is refused."""
+    with pytest.raises(ConfigError) as caught:
+        properties(environment, *overrides)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def written(path: Path, text: str) -> str:
+    """The name of a file with this text."""
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> str:
+    """A file that looks like a certificate."""
+    return written(tmp_path / "ca.pem", PEM)
+
+
+# ------------------------------------------------------------------------------------------------- what is chosen
+
+KEY = {"KAFKA_APIKEY": "key"}
+SCRAM = {"KAFKA_USER": "alice", "KAFKA_PASSWORD": "pw", "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "protocol", "sasl"),
+    [
+        ({}, "PLAINTEXT", {}),
+        (KEY, "SASL_SSL", {"mechanism": "PLAIN", "username": "token", "password": "key"}),
+        (SCRAM, "SASL_SSL", {"mechanism": "SCRAM-SHA-512", "username": "alice", "password": "pw"}),
+        ({**KEY, "KAFKA_USER": "bob"}, "SASL_SSL", {"mechanism": "PLAIN", "username": "bob", "password": "key"}),
+        ({**KEY, "KAFKA_PASSWORD": "pw"}, "SASL_SSL", {"mechanism": "PLAIN", "username": "token", "password": "pw"}),
+        ({"KAFKA_APIKEY": "", "KAFKA_USER": "", "PEM_CERT": "", "KAFKA_CERT": ""}, "PLAINTEXT", {}),
+        ({"KAFKA_CERT": "PEM"}, "SSL", {}),
+        ({"PEM_CERT": "PEM"}, "SSL", {}),
+        ({"PEM_CERT": "/absent.pem"}, "PLAINTEXT", {}),
+        ({**KEY, "KAFKA_CERT": "PEM"}, "SASL_SSL", {"mechanism": "PLAIN", "username": "token", "password": "key"}),
+        (
+            {**KEY, "PEM_CERT": "/absent.pem"},
+            "SASL_SSL",
+            {"mechanism": "PLAIN", "username": "token", "password": "key"},
+        ),
+    ],
+)
+def test_the_protocol_follows_from_what_is_given(
+    environment: dict[str, str], protocol: str, sasl: dict[str, str], pem: str
+) -> None:
+    """A secret means SASL over TLS, a certificate alone TLS, nothing plain text; and the certificate is used."""
+    given = {name: pem if value == "PEM" else value for name, value in environment.items()}
+    found = properties(given)
+    assert found["security.protocol"] == protocol
+    assert found["bootstrap.servers"] == "broker:9092"
+    assert {name: value for name, value in found.items() if name.startswith("sasl.")} == {
+        f"sasl.{name}": value for name, value in sasl.items()
+    }
+    assert found.get("ssl.ca.location") == (pem if pem in given.values() else None)
+
+
+def test_an_absent_pem_cert_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """PEM_CERT may be absent on disk, and then the user is told which certificates are used instead."""
+    with caplog.at_level(logging.WARNING):
+        properties({**KEY, "PEM_CERT": "/absent.pem"})
+    assert "PEM_CERT: there is no file /absent.pem" in caplog.text
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_each_mechanism_carries_user_and_secret(mechanism: str) -> None:
+    """Every entry of the table gives properties that librdkafka takes, with the user and the secret in them."""
+    found = client_config({**SCRAM, "KAFKA_SASL_MECHANISM": mechanism}, brokers=NOBODY)
+    assert found.properties["sasl.mechanism"] == mechanism
+    assert {"alice", "pw"} <= set(found.properties.values())
+    Admin(found)
+
+
+def test_kafka_cert_comes_before_pem_cert(tmp_path: Path, pem: str) -> None:
+    """With both, KAFKA_CERT is used."""
+    other = written(tmp_path / "other.pem", PEM)
+    assert properties({"KAFKA_CERT": pem, "PEM_CERT": other})["ssl.ca.location"] == pem
+
+
+def test_overrides_come_last(tmp_path: Path) -> None:
+    """--config comes before KAFKA_CONFIG_FILE, and that before what this tool chooses itself."""
+    file = written(tmp_path / "client.properties", "client.id=from-file\nlinger.ms=7\n")
+    found = properties({"KAFKA_CONFIG_FILE": file}, ("client.id", "from-flag"))
+    assert (found["client.id"], found["linger.ms"]) == ("from-flag", "7")
+
+
+def test_a_properties_file_is_read_line_by_line(tmp_path: Path) -> None:
+    """Comments, blanks, Windows line ends and values with equals signs are understood; nothing is unescaped."""
+    text = "# comment\n! another\n\n  linger.ms = 20  \r\nsasl.username=a=b#c\nssl.cipher.suites=\n"
+    found = properties({"KAFKA_CONFIG_FILE": written(tmp_path / "client.properties", text)})
+    assert (found["linger.ms"], found["sasl.username"], found["ssl.cipher.suites"]) == ("20", "a=b#c", "")
+
+
+def test_a_properties_file_may_hold_secrets(tmp_path: Path) -> None:
+    """A file is no flag: all that a connection needs may stand in it."""
+    text = "security.protocol=SASL_SSL\nsasl.mechanism=PLAIN\nsasl.username=u\nsasl.password=p=w\n"
+    found = client_config({"KAFKA_CONFIG_FILE": written(tmp_path / "f", text)}, brokers=NOBODY)
+    assert found.properties["sasl.password"] == "p=w"
+    assert found.redacted()["sasl.password"] == "(secret)"
+    Admin(found)
+
+
+@pytest.mark.parametrize("protocol", ["SASL_SSL", "ssl", "SASL_PLAINTEXT"])
+def test_the_protocol_can_be_chosen_where_no_secret_is_exposed(protocol: str) -> None:
+    """SCRAM sends no secret in clear, so even SASL_PLAINTEXT is the user's choice."""
+    assert properties(SCRAM, ("security.protocol", protocol))["security.protocol"] == protocol
+
+
+@pytest.mark.parametrize("name", ["KAFKA_APIKEY", "KAFKA_PASSWORD"])
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])
+def test_a_secret_file_may_end_in_a_line_end(tmp_path: Path, name: str, ending: str) -> None:
+    """The line end that editors and `kubectl create secret` leave is no part of the secret; blanks are."""
+    file = written(tmp_path / "secret", f" pa ss=wörd {ending}")
+    assert properties({f"{name}_FILE": file})["sasl.password"] == " pa ss=wörd "
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize("name", ["KAFKA_APIKEY", "KAFKA_PASSWORD"])
+def test_a_secret_given_twice_is_refused(tmp_path: Path, name: str) -> None:
+    """The variable and its file together are ambiguous."""
+    message = refusal({name: SECRET, f"{name}_FILE": written(tmp_path / "secret", "x")})
+    assert f"{name} and {name}_FILE are both set" in message
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize("name", ["KAFKA_APIKEY_FILE", "KAFKA_PASSWORD_FILE", "KAFKA_CONFIG_FILE", "KAFKA_CERT"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    """A missing file or a directory is told with the variable, the path and the system's reason."""
+    assert refusal({name: "/no/such/file"}) == f"{name}: cannot read /no/such/file: No such file or directory"
+    assert refusal({name: str(tmp_path)}) == f"{name}: cannot read {tmp_path}: Is a directory"
+
+
+@pytest.mark.parametrize("name", ["KAFKA_APIKEY_FILE", "KAFKA_PASSWORD_FILE"])
+@pytest.mark.parametrize("text", ["", "\n", "\r\n\r\n"])
+def test_an_empty_secret_file_is_no_silent_plain_text(tmp_path: Path, name: str, text: str) -> None:
+    """A secret that is not there yet must not make the client connect without authentication."""
+    file = written(tmp_path / "secret", text)
+    message = refusal({name: file})
+    assert name in message and file in message
+
+
+@pytest.mark.parametrize("name", ["KAFKA_CERT", "PEM_CERT"])
+@pytest.mark.parametrize("text", ["", "\n", "hello", PEM.replace("CERTIFICATE", "PRIVATE KEY"), "\x30\x82\x01"])
+def test_a_certificate_that_is_no_pem_is_named(tmp_path: Path, name: str, text: str) -> None:
+    """An empty file, text, a key, or DER: the variable and the path are told before anything is connected."""
+    file = written(tmp_path / "ca.pem", text)
+    message = refusal({**KEY, name: file})
+    assert message.startswith(f"{name}: {file} holds no PEM certificate")
+
+
+def test_a_pem_cert_that_is_a_directory_is_named(tmp_path: Path) -> None:
+    """PEM_CERT may be absent, but what is there must be a certificate."""
+    assert refusal({"PEM_CERT": str(tmp_path)}) == f"PEM_CERT: cannot read {tmp_path}: Is a directory"
+
+
+def test_bytes_that_are_no_text_are_no_certificate(tmp_path: Path) -> None:
+    """A binary file gives the same sentence, and no decoding error."""
+    file = tmp_path / "ca.der"
+    file.write_bytes(bytes(range(256)))
+    assert "holds no PEM certificate" in refusal({"KAFKA_CERT": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"KAFKA_SASL_MECHANISM": "GSSAPI", **KEY}, "KAFKA_SASL_MECHANISM=GSSAPI"),
+        ({"KAFKA_SASL_MECHANISM": "plain", **KEY}, "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
+        ({"KAFKA_SASL_MECHANISM": "SCRAM-SHA-512"}, "KAFKA_SASL_MECHANISM is set, but neither"),
+        ({"KAFKA_USER": "alice"}, "KAFKA_USER is set, but neither KAFKA_PASSWORD nor KAFKA_APIKEY"),
+        ({"KAFKA_USER": "alice", "KAFKA_PASSWORD": ""}, "KAFKA_USER is set, but neither"),
+    ],
+)
+def test_half_of_the_credentials_is_refused(environment: dict[str, str], named: str) -> None:
+    """A user without secret, or a mechanism that is not in the table, says what is missing or allowed."""
+    assert named in refusal(environment)
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("name", ["KAFKA_APIKEY", "KAFKA_PASSWORD", "KAFKA_USER", "KAFKA_SASL_MECHANISM", "KAFKA_CERT"])
+def test_quotes_that_docker_keeps_are_diagnosed(name: str, quote: str) -> None:
+    """A value still in its quotes is told as such, and a secret is not shown."""
+    message = refusal({**KEY, "KAFKA_PASSWORD": "x", name: f"{quote}{SECRET}{quote}"})
+    assert name in message and "quotes" in message
+    assert SECRET not in message
+
+
+def test_quotes_inside_a_secret_are_part_of_it() -> None:
+    """Only a pair around the whole value is a mistake."""
+    for secret in ("it's", '"', "'a\"", "a'b'", "'"):
+        assert properties({"KAFKA_APIKEY": secret})["sasl.password"] == secret
+
+
+@pytest.mark.parametrize("name", sorted(SECRET_PROPERTIES))
+def test_secrets_are_refused_as_flags(name: str) -> None:
+    """--config is visible to every user of the machine, so no secret is taken from it, nor repeated."""
+    message = refusal({}, (name, SECRET))
+    assert f"--config {name}" in message
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sasl.password", "sasl.oauthbearer.client.secret", "sasl.oauthbearer.client.credentials.client.secret",
+        "sasl.oauthbearer.assertion.private.key.pem", "sasl.oauthbearer.assertion.private.key.passphrase",
+        "sasl.oauthbearer.config", "ssl.key.pem", "ssl.key.password", "ssl.keystore.password",
+    ],
+)  # fmt: skip
+def test_every_secret_of_librdkafka_is_known(name: str) -> None:
+    """The properties that librdkafka documents as sensitive are refused as flags and redacted from files."""
+    assert SECRET not in repr(ClientConfig({name: SECRET}))
+    assert "secrets come from variables or files only" in refusal({}, (name, SECRET))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "delivery.report.only.error", "enable.auto.commit", "auto.commit.enable", "enable.auto.offset.store",
+        "auto.offset.reset", "group.id", "bootstrap.servers", "metadata.broker.list",
+    ],
+)  # fmt: skip
+def test_what_the_counts_depend_on_is_fixed(tmp_path: Path, name: str) -> None:
+    """Properties that would make the counts lies are refused from a flag and from a file, with what to use instead."""
+    file = written(tmp_path / "client.properties", f"{name}=true\n")
+    for message in (refusal({}, (name, "true")), refusal({"KAFKA_CONFIG_FILE": file})):
+        assert f"the property {name} cannot be set: " in message
+        assert not message.endswith(": ")
+
+
+UNACKNOWLEDGED = ("0", "+0", "-0", "00", "0x0", "0b0", "0.0", "0e0", "0all", " 0", "\t0", "0 ", "4294967296")
+UNVERIFIED = ("false", "FALSE", "False", "f", "F", "0")
+
+
+@pytest.mark.parametrize("name", ["acks", "request.required.acks"])
+@pytest.mark.parametrize("value", UNACKNOWLEDGED)
+def test_acknowledgements_cannot_be_switched_off(tmp_path: Path, name: str, value: str) -> None:
+    """Every spelling that librdkafka takes for acks=0 is refused, from a flag and from a file."""
+    RawProducer({name: value})  # librdkafka takes it, or this spelling needs no test
+    file = written(tmp_path / "client.properties", f"{name}={value}\n")
+    assert name in refusal({}, (name, value))
+    assert name in refusal({"KAFKA_CONFIG_FILE": file})
+
+
+@pytest.mark.parametrize("value", ["all", "-1", "1", "2"])
+def test_acknowledgements_can_be_chosen(value: str) -> None:
+    """Any number of acknowledgements but none."""
+    assert properties({}, ("acks", value))["acks"] == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("enable.ssl.certificate.verification", value) for value in UNVERIFIED],
+        *[("ssl.endpoint.identification.algorithm", value) for value in ("none", "NONE", "None", " none")],
+    ],
+)
+def test_verification_cannot_be_switched_off(tmp_path: Path, name: str, value: str) -> None:
+    """Every spelling that librdkafka takes for no verification is refused, from a flag and from a file."""
+    RawProducer({name: value})  # librdkafka takes it, or this spelling needs no test
+    file = written(tmp_path / "client.properties", f"{name}={value}\n")
+    for message in (refusal({}, (name, value)), refusal({"KAFKA_CONFIG_FILE": file})):
+        assert "certificates are always verified" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("enable.ssl.certificate.verification", "true"),
+        ("enable.ssl.certificate.verification", "1"),
+        ("ssl.endpoint.identification.algorithm", "https"),
+    ],
+)
+def test_verification_may_be_switched_on(name: str, value: str) -> None:
+    """Saying what holds anyway is allowed."""
+    assert properties({}, (name, value))[name] == value
+
+
+@pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "sasl_plaintext", "PLAINTEXT"])
+@pytest.mark.parametrize("mechanism_property", ["sasl.mechanism", "sasl.mechanisms"])
+def test_plain_without_tls_is_refused(tmp_path: Path, protocol: str, mechanism_property: str) -> None:
+    """SASL PLAIN sends the secret itself, so it is never sent over a connection without TLS."""
+    chosen = [(mechanism_property, "PLAIN"), ("security.protocol", protocol)]
+    lines = [*chosen, ("sasl.username", "u"), ("sasl.password", SECRET)]
+    file = written(tmp_path / "client.properties", "".join(f"{name}={value}\n" for name, value in lines))
+    for message in (
+        refusal(KEY, ("security.protocol", protocol)),
+        refusal(SCRAM, *chosen),
+        refusal({"KAFKA_CONFIG_FILE": file}),
+    ):
+        assert "in clear" in message
+        assert SECRET not in message
+
+
+@pytest.mark.parametrize(("text", "line"), [("nonsense\n", 1), ("a=1\n# b\n\nsasl.password " + SECRET, 4)])
+def test_a_bad_line_of_the_properties_file_is_numbered(tmp_path: Path, text: str, line: int) -> None:
+    """The variable, the path and the line's number are told, and not what the line holds."""
+    file = written(tmp_path / "client.properties", text)
+    message = refusal({"KAFKA_CONFIG_FILE": file})
+    assert message.startswith(f"KAFKA_CONFIG_FILE: {file}, line {line}: ")
+    assert SECRET not in message
+
+
+# ------------------------------------------------------------------------------------- what librdkafka itself refuses
+
+
+@pytest.mark.parametrize("override", [("no.such.property", "1"), ("queue.buffering.max.ms", "soon"), ("stats_cb", "x")])
+def test_properties_that_librdkafka_refuses_are_configuration_errors(override: tuple[str, str]) -> None:
+    """The first client that takes the properties reports what librdkafka says, with exit code 2."""
+    with pytest.raises(ConfigError, match=override[0]) as caught:
+        Admin(client_config({}, brokers=NOBODY, overrides=[override]))
+    assert caught.value.exit_code == 2
+
+
+def test_properties_that_do_not_go_together_are_configuration_errors() -> None:
+    """What only a producer or only a consumer refuses is no defect of this tool either."""
+    with pytest.raises(ConfigError, match="acks"):
+        Producer(client_config({}, brokers=NOBODY, overrides=[("acks", "1")]), "t", acknowledge_each=True)
+    with pytest.raises(ConfigError, match=r"max\.poll\.interval\.ms"):
+        config = client_config({}, brokers=NOBODY, overrides=[("max.poll.interval.ms", "10")])
+        Consumer(config, "t", partitions=[], start="earliest")
+
+
+# ---------------------------------------------------------------------------------------------------------- secrecy
+
+#: Recognisable however it is cut, and free of what the properties file or an environment cannot hold.
+secrets = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=8).map(
+    lambda text: f"{SECRET}{text}{SECRET}"
+)
+secret_variables = st.sampled_from(["KAFKA_APIKEY", "KAFKA_PASSWORD", "KAFKA_APIKEY_FILE", "KAFKA_PASSWORD_FILE"])
+secret_properties = st.sampled_from(sorted(SECRET_PROPERTIES))
+other_properties = st.sampled_from(
+    [
+        ("security.protocol", "SASL_PLAINTEXT"),
+        ("sasl.mechanism", "PLAIN"),
+        ("acks", "0"),
+        ("linger.ms", "5"),
+        ("a", "b"),
+    ]
+)
+mechanisms = st.sampled_from(["", "PLAIN", "SCRAM-SHA-512", "OTHER"])
+
+
+@settings(max_examples=300)
+@given(
+    secret=secrets,
+    quote=st.sampled_from(["", "", "'", '"']),
+    variables=st.sets(secret_variables, max_size=2),
+    user=st.sampled_from(["", "alice"]),
+    mechanism=mechanisms,
+    file_secrets=st.sets(secret_properties, max_size=3),
+    separator=st.sampled_from(["=", " = ", ":"]),
+    others=st.lists(other_properties, max_size=2),
+    flag_secret=st.none() | secret_properties,
+)
+def test_no_secret_is_ever_shown(  # noqa: PLR0917 (hypothesis gives them by name)
+    tmp_path_factory: pytest.TempPathFactory,
+    secret: str,
+    quote: str,
+    variables: set[str],
+    user: str,
+    mechanism: str,
+    file_secrets: set[str],
+    separator: str,
+    others: Pairs,
+    flag_secret: str | None,
+) -> None:
+    """However a secret comes in, and whatever is wrong besides, it is in no repr, no redacted value and no error."""
+    folder = tmp_path_factory.getbasetemp()
+    given = f"{quote}{secret}{quote}"
+    secret_file = written(folder / "secret", f"{given}\n")
+    lines = "".join(f"{name}{separator}{given}\n" for name in sorted(file_secrets))
+    environment = {"KAFKA_USER": user, "KAFKA_SASL_MECHANISM": mechanism}
+    environment |= {name: secret_file if name.endswith("_FILE") else given for name in variables}
+    environment["KAFKA_CONFIG_FILE"] = written(folder / "client.properties", lines)
+    overrides = [*others, *([(flag_secret, given)] if flag_secret else [])]
+    try:
+        found = client_config(environment, brokers="b:1", overrides=overrides)
+        shown = [repr(found), str(found), str(found.redacted())]
+        assert any(secret in value for value in found.properties.values()) or not (variables or file_secrets)
+    except ConfigError as error:
+        shown = [str(error), repr(error), str(error.__cause__), str(error.__context__)]
+    assert SECRET not in "".join(shown)
+
+
+def test_credentials_do_not_show_their_secret() -> None:
+    """The pair that the mechanisms get can be printed."""
+    assert repr(Credentials("alice", SECRET)) == "Credentials(user='alice')"
+
+
+def test_redaction_keeps_everything_else() -> None:
+    """A redacted configuration has the same properties, and only secrets are replaced."""
+    config = client_config(KEY, brokers="b:1", overrides=[("linger.ms", "5")])
+    changed = {name for name, value in config.redacted().items() if value != config.properties[name]}
+    assert list(config.redacted()) == list(config.properties)
+    assert changed == {"sasl.password"}
+
+
+def test_every_secret_property_exists_in_librdkafka() -> None:
+    """The list of secrets has no misspelt name, which would protect nothing."""
+    for name in SECRET_PROPERTIES:
+        try:
+            RawProducer({name: "x"})
+        except KafkaException as error:
+            assert "No such configuration property" not in str(error)
+
+
+def test_the_variables_are_named_once_and_explained() -> None:
+    """--help and the README list each connection variable with its meaning."""
+    names = [variable.name for variable in VARIABLES]
+    assert len(set(names)) == len(names)
+    assert all(variable.meaning for variable in VARIABLES)
