@@ -8,8 +8,10 @@ COUNT, DURATION or IDLE_TIMEOUT, or on Ctrl-C / SIGTERM.
 from __future__ import annotations
 
 import gc
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import methodcaller
 from typing import TYPE_CHECKING
 
 from kafka.config import VARIABLES, client_config
@@ -18,15 +20,19 @@ from perf import process, settings
 if TYPE_CHECKING:
     from confluent_kafka import Message
 
+    from kafka.config import ClientConfig
     from kafka.consumer import Consumer
+    from perf.clock import ClockOffset
     from perf.payload import Reader, Rejection
     from perf.progress import Progress
     from perf.settings import Settings
     from perf.stats import Event, Statistics
+    from perf.trace import Mark
 
 FIELDS = (
-    "brokers", "config", "topic", "start", "group", "timestamp_field",
-    "count", "duration_s", "idle_timeout_s", "windows", "result",
+    "brokers", "config", "topic", "start", "group", "isolation", "timestamp_field", "timestamp_header",
+    "timestamp_unit", "latency", "clock_topic", "warmup", "trace", "count", "duration_s", "idle_timeout_s",
+    "windows", "fail_if", "result",
 )  # fmt: skip
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./PerfConsumer.py --topic results
@@ -47,15 +53,24 @@ def main() -> int:
     from kafka.consumer import Consumer
     from kafka.errors import Fault
     from kafka.topics import Admin
-    from perf.payload import Reader
+    from perf.payload import reader_for
     from perf.progress import Progress
     from perf.stats import Statistics
 
+    _require_live_reading(options)
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
     partitions = Admin(config).describe(options.topic).partitions
-    consumer = Consumer(config, options.topic, partitions=partitions, start=options.start, group=options.group)
+    consumer = Consumer(
+        config,
+        options.topic,
+        partitions=partitions,
+        start=options.start,
+        group=options.group,
+        isolation=options.isolation,
+    )
+    meter = Meter(reader_for(options), Statistics(options.windows, latency=options.latency), options)
+    meter.statistics.clock = _clock_offsets(config, options.clock_topic, meter.clock)
     process.log.info("reading topic %s (partitions: %d) from %s", options.topic, len(partitions), options.start)
-    meter = Meter(Reader(options.timestamp_field), Statistics(options.windows), options.topic)
     stop, progress, started_at = process.Stop().listen(), Progress(options.count), process.now()
     output, started_s, outcome = process.Output(stop, progress.write), time.monotonic(), 0
     gc.freeze()
@@ -78,6 +93,7 @@ def main() -> int:
         stop=stop,
         outcome=outcome,
         output=output,
+        details=meter.statistics.details(),
     )
     consumer.close()
     return code
@@ -86,49 +102,105 @@ def main() -> int:
 class Meter:
     """Messages → deltas → statistics; says the first few of each oddity, with partition and offset."""
 
-    def __init__(self, reader: Reader, statistics: Statistics, topic: str) -> None:
+    def __init__(self, reader: Reader, statistics: Statistics, options: Settings) -> None:
         self._reader = reader
-        self._topic = topic
+        self._source = methodcaller(reader.source)
+        self._options = options
         self._said: set[str] = set()
+        self.clock = WallClock()
+        self._ready_ms = int(self.clock.now_ms())
+        self._marks = _mark_source(options.trace)
+        self._warm_from_ms: float | None = None if options.warmup.seconds else -math.inf
         self.statistics = statistics
 
     def measure(self, messages: Sequence[Message]) -> list[Event]:
-        """Count every one of `messages` (at least one), and return the events that they complete."""
+        """Count every one of `messages` (at least one), received just now; returns the events that they complete."""
+        received_ms = int(self.clock.now_ms())
+        if self._marks is not None:
+            self._trace(messages)
+        if not self._is_warm(messages):
+            messages = self._after_warmup(messages)
+            if not messages:
+                return []
         from perf.payload import UnusualBatch
 
         types, stamps_ms = zip(*[message.timestamp() for message in messages], strict=True)
         self.statistics.records(stamps_ms, types, sum(map(len, messages)))
         if _CREATE_TIME in types:
             self._say_create_time()
+        partitions: list[int] = [message.partition() for message in messages]  # type: ignore[misc]  # never None
+        ends_ms = stamps_ms if self._options.latency == "append" else [received_ms] * len(messages)
         try:
-            deltas_ms = self._reader.deltas([message.value() for message in messages], stamps_ms)
+            deltas_ms = self._reader.deltas(list(map(self._source, messages)), ends_ms)
         except UnusualBatch:
-            return self._measure_singly(messages)
-        return self.statistics.add(deltas_ms)
+            return self._measure_singly(messages, received_ms)
+        return self._add(deltas_ms, stamps_ms, partitions, received_ms)
 
-    def _measure_singly(self, messages: Sequence[Message]) -> list[Event]:
+    def _measure_singly(self, messages: Sequence[Message], received_ms: int) -> list[Event]:
         from perf.payload import Rejection
 
         events: list[Event] = []
-        deltas_ms: list[int] = []
+        found: list[tuple[int, int, int]] = []  # delta, stamp, partition of the messages since the last rejection
         for message in messages:
-            delta_ms = self._reader.delta(message.value(), message.timestamp()[1])
+            stamp_ms = message.timestamp()[1]
+            end_ms = stamp_ms if self._options.latency == "append" else received_ms
+            delta_ms = self._reader.delta(self._source(message), end_ms)
             if isinstance(delta_ms, Rejection):
                 # what came before it first, because [TOTAL] counts in the order read
-                events += self.statistics.add(deltas_ms)
-                deltas_ms = []
+                events += self._add(*_columns(found), received_ms) if found else []
+                found = []
                 self._reject(delta_ms, message)
             else:
-                deltas_ms.append(delta_ms)
+                found.append((delta_ms, stamp_ms, message.partition() or 0))
                 if delta_ms < 0:
                     self._say_negative(delta_ms, message)
-        return events + self.statistics.add(deltas_ms)
+        return events + (self._add(*_columns(found), received_ms) if found else [])
+
+    def _add(
+        self, deltas_ms: Sequence[int], stamps_ms: Sequence[int], partitions: Sequence[int], received_ms: int
+    ) -> list[Event]:
+        if max(stamps_ms) >= self._ready_ms:  # what was there before waited for this consumer, not for the pipeline
+            self._add_visible(deltas_ms, stamps_ms, received_ms)
+        return self.statistics.add(deltas_ms, stamps_ms, partitions)
+
+    def _add_visible(self, deltas_ms: Sequence[int], stamps_ms: Sequence[int], received_ms: int) -> None:
+        if self._options.latency == "receive":
+            return  # the delta is it
+        pairs = [pair for pair in zip(deltas_ms, stamps_ms, strict=True) if pair[1] >= self._ready_ms]
+        self.statistics.add_visible([delta for delta, _ in pairs], [stamp for _, stamp in pairs], received_ms)
+
+    def _trace(self, messages: Sequence[Message]) -> None:
+        from perf.trace import Ledger
+
+        if self.statistics.ledger is None:
+            self.statistics.ledger = Ledger()
+        assert self._marks is not None
+        places = [(message.partition() or 0, message.offset() or 0) for message in messages]
+        self.statistics.ledger.record_all(self._marks(messages), *zip(*places, strict=True))
+
+    def _is_warm(self, messages: Sequence[Message]) -> bool:
+        if self.statistics.read < self._options.warmup.messages:
+            return False
+        if self._warm_from_ms is None:
+            self._warm_from_ms = messages[0].timestamp()[1] + self._options.warmup.seconds * 1000
+        # partitions come one after the other, so that an early message may still follow late ones
+        return self._warm_from_ms == -math.inf or min(m.timestamp()[1] for m in messages) >= self._warm_from_ms
+
+    def _after_warmup(self, messages: Sequence[Message]) -> list[Message]:
+        """Count what belongs to the warm-up; returns the rest."""
+        from perf.payload import Rejection
+
+        left = max(0, self._options.warmup.messages - self.statistics.read)
+        warm_from_ms = -math.inf if self._warm_from_ms is None else self._warm_from_ms
+        rest = [message for message in messages[left:] if message.timestamp()[1] >= warm_from_ms]
+        self.statistics.reject(Rejection.WARMUP, len(messages) - len(rest))
+        return rest
 
     def _reject(self, reason: Rejection, message: Message) -> None:
         count = self.statistics.reject(reason)
         if count <= _SHOWN_OF_A_KIND:
             last = " (further ones are only counted)" if count == _SHOWN_OF_A_KIND else ""
-            hint = self._reader.hint(message.value(), message.timestamp()[1])
+            hint = self._reader.hint(self._source(message), message.timestamp()[1])
             process.log.warning("not measured: %s: %s%s%s", _place(message), reason.value, hint, last)
 
     def _say_negative(self, delta_ms: int, message: Message) -> None:
@@ -149,9 +221,62 @@ class Meter:
                 "broker, and the deltas mean what that clock means. To measure, make it LogAppendTime, for example: "
                 "kafka-configs.sh --alter --entity-type topics --entity-name %s "
                 "--add-config message.timestamp.type=LogAppendTime",
-                self._topic,
-                self._topic,
+                self._options.topic,
+                self._options.topic,
             )
+
+
+class WallClock:
+    """The wall clock of the start, carried on by the monotonic one: a clock that is stepped mid-run does no harm."""
+
+    def __init__(self) -> None:
+        self._base_ms = time.time() * 1000 - time.monotonic() * 1000
+
+    def now_ms(self) -> float:
+        """Milliseconds since the epoch."""
+        return self._base_ms + time.monotonic() * 1000
+
+
+def _clock_offsets(config: ClientConfig, topic: str, clock: WallClock) -> list[ClockOffset]:
+    """The brokers' clock offsets; none where the clock topic is missing or cannot be used."""
+    from kafka.clock import probe
+    from kafka.errors import TopicError
+    from kafka.topics import Admin
+    from perf.clock import Probe, offset_from
+
+    try:
+        leaders = Admin(config).describe(topic).leaders
+        found = probe(config, topic, leaders, clock.now_ms)
+    except TopicError as error:
+        process.log.info("the clock error is n/a: %s", error)
+        return []
+    return [offset_from(broker, [Probe(*times) for times in probes]) for broker, probes in sorted(found.items())]
+
+
+def _mark_source(trace: settings.Trace | None) -> Callable[[Sequence[Message]], Sequence[Mark]] | None:
+    """Messages → the marks that they carry, from where --trace says."""
+    if trace is None:
+        return None
+    if trace.place == "key":
+        return lambda messages: [message.key() for message in messages]
+    if trace.place == "field":
+        from perf.payload import MarkReader
+
+        texts = MarkReader(trace.name).texts
+        return lambda messages: texts([message.value() for message in messages])
+    return lambda messages: [dict(message.headers() or ()).get(trace.name) for message in messages]
+
+
+def _columns(rows: Sequence[tuple[int, int, int]]) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    deltas_ms, stamps_ms, partitions = zip(*rows, strict=True)
+    return deltas_ms, stamps_ms, partitions
+
+
+def _require_live_reading(options: Settings) -> None:
+    if options.latency == "receive" and (options.start != "latest" or options.group is not None):
+        raise settings.SettingsError(
+            "--latency receive measures messages that arrive while it reads: it needs --from latest, and no --group"
+        )
 
 
 def _measure_until_done(  # noqa: PLR0917
@@ -186,10 +311,15 @@ def _show_progress(progress: Progress, statistics: Statistics, consumer: Consume
 
 
 def _without_measurement(statistics: Statistics, consumer: Consumer, options: Settings) -> int:
-    """Exit code 5 and the reason where there is no sample, else 0."""
+    """Exit code 5 and the reason where there is no valid measurement, else 0."""
     from kafka.errors import Fault
+    from perf.stats import INVALID
 
     if statistics.measured:
+        verdict = statistics.verdict()
+        if verdict.startswith(INVALID):
+            process.log.error("%s", verdict)
+            return process.ExitCode.NO_MEASUREMENT
         return process.ExitCode.DONE
     if statistics.read:
         process.log.error("none of the %d messages read could be measured: see the counters below", statistics.read)

@@ -10,30 +10,40 @@ from kafka.config import VARIABLES, client_config
 from perf import process, settings
 
 FIELDS = ("brokers", "config", "partitions", "replication_factor", "timestamp_type")
+CLOCK_TOPIC = settings.Settings.clock_topic
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./PerfTopics.py create input output
   ./PerfTopics.py create --brokers localhost:9092 --partitions 6 --replication-factor 3 input output
+  ./PerfTopics.py clock --brokers localhost:9092
 """
 
 
 def main() -> int:
     """The stages in order; returns the exit code."""
     parser = settings.parser(__file__, FIELDS, __doc__, EXAMPLES, VARIABLES)
-    parser.add_argument("command", choices=["create"], help="what to do")
-    parser.add_argument("names", nargs="+", metavar="NAME", help="topic names")
+    parser.add_argument(
+        "command", choices=["create", "clock"], help="create topics; or one for probes of the brokers' clocks"
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"topic names (clock: {CLOCK_TOPIC} unless given)")
     arguments = parser.parse_args()
     options = settings.load(arguments, FIELDS)
     from kafka.topics import Admin
 
-    names = [settings.checked("topic name", name, settings.topic_name) for name in arguments.names]
+    if not arguments.names and arguments.command == "create":
+        parser.error("create needs at least one topic name")
+    names = arguments.names or [CLOCK_TOPIC]
+    names = [settings.checked("topic name", name, settings.topic_name) for name in names]
     admin = Admin(client_config(options.environment, brokers=options.brokers, overrides=options.config))
     for name in names:
-        created = admin.create(
-            name,
-            partitions=options.partitions,
-            replication_factor=options.replication_factor,
-            timestamp_type=options.timestamp_type,
-        )
+        if arguments.command == "clock":
+            created = admin.create_for_clock(name)
+        else:
+            created = admin.create(
+                name,
+                partitions=options.partitions,
+                replication_factor=options.replication_factor,
+                timestamp_type=options.timestamp_type,
+            )
         print(f"{'created' if created else 'there already'}: {name}", flush=True)
     return process.ExitCode.DONE
 

@@ -7,8 +7,10 @@ that were sent are acknowledged.
 
 from __future__ import annotations
 
+import os
+import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -16,17 +18,22 @@ from kafka.config import VARIABLES, client_config
 from perf import process, settings
 
 if TYPE_CHECKING:
-    from kafka.producer import KeyValue, Producer
+    from kafka.producer import KeyValue, Outgoing, Producer
     from perf.settings import Settings
-    from perf.stats import Histogram, ProducerSummary
+    from perf.stats import ProducerSummary
 
-FIELDS = ("brokers", "config", "topic", "size", "file", "keyname", "rate_per_s", "duration_s", "result")
+FIELDS = (
+    "brokers", "config", "topic", "size", "file", "keyname", "rate_per_s", "stamp",
+    "duration_s", "trace", "run_id", "fail_if", "result",
+)  # fmt: skip
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./ProducerPerformance.py --topic performance-test --size 100K
   ./ProducerPerformance.py --brokers localhost:9092 --rate 1000 --duration 5m --keyname containerId
   ./ProducerPerformance.py --file events.ndjson --size 1M --config linger.ms=20 --result producer.json
 """
-_NS_PER_S = 1_000_000_000
+_NS_PER_S, _NS_PER_MS = 1_000_000_000, 1_000_000
+_LOG_APPEND_TIME = 2  # Message.timestamp()'s type
+_USAGE, _LOST = process.ExitCode.USAGE, process.ExitCode.NOT_ACKNOWLEDGED
 _CHUNK = 1_000  # messages between two looks at the clock at full speed
 _BURST = 100  # messages between two looks at the clock on a schedule
 _SHORTEST_SLEEP_NS, _LONGEST_SLEEP_NS = 200_000, 50_000_000
@@ -36,89 +43,162 @@ _LATE_END_NS = 100_000_000  # messages that became due just before the end of --
 def main() -> int:
     """The stages in order; returns the exit code."""
     options = settings.from_command_line(__file__, FIELDS, __doc__, EXAMPLES, VARIABLES)
-    from kafka.errors import FatalClientError
+    if options.stamp == "intended" and not options.rate_per_s:
+        raise settings.SettingsError("--stamp intended needs --rate: without a schedule no time is intended")
+    from kafka.errors import Fault
     from kafka.producer import Producer
     from kafka.topics import Admin
     from perf.dataset import DataSet
-    from perf.stats import Histogram
 
     data = DataSet.open(options.file, options.keyname)
+    if options.trace is not None and options.trace.place == "field":
+        data.require_objects()
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
-    Admin(config).describe(options.topic)
+    partitions = Admin(config).describe(options.topic).partitions
     producer = Producer(config, options.topic, acknowledge_each=options.rate_per_s > 0)
     process.log.info("sending to topic %s from %s (%d messages a lap)", options.topic, options.file, data.length)
-    stop, lateness_us, started_at = process.Stop().listen(), Histogram(), process.now()
+    sending = Sending(producer, data.messages(), options, partitions=len(partitions))
+    stop, started_at, outcome = process.Stop().listen(), process.now(), process.ExitCode.DONE
     start_ns = time.monotonic_ns()
-    fatal = False
     try:
-        send = _send_on_schedule if options.rate_per_s else _send_at_full_speed
-        send(producer, data.messages(), options, stop, lateness_us)
-    except FatalClientError as error:
-        fatal = True
+        sending.run(stop)
+    except (Fault, settings.SettingsError) as error:
+        outcome = process.ExitCode(error.exit_code if producer.queued == 0 or error.exit_code == _USAGE else _LOST)
         process.log.error("%s", error)
     sent_ns = time.monotonic_ns()
     producer.flush(stopped=stop, grace_s=process.FLUSH_GRACE_S)
     elapsed_s, send_elapsed_s = (time.monotonic_ns() - start_ns) / _NS_PER_S, (sent_ns - start_ns) / _NS_PER_S
-    summary = _summary(producer, options, lateness_us, elapsed_s=elapsed_s, send_elapsed_s=send_elapsed_s)
-    complete = producer.acknowledged == producer.queued and not fatal
-    outcome = process.ExitCode.DONE if complete else process.ExitCode.NOT_ACKNOWLEDGED
+    summary = _summary(sending, options, elapsed_s=elapsed_s, send_elapsed_s=send_elapsed_s)
+    if producer.acknowledged != producer.queued:
+        outcome = outcome or process.ExitCode.NOT_ACKNOWLEDGED
     return process.report(
         f"Summary of the producer, topic {options.topic}",
         summary,
         options=options,
         config=config.redacted(),
-        histograms={"lateness_us": lateness_us},
+        histograms={"lateness_us": sending.lateness_us, "ack_us": sending.ack_us},
         started_at=started_at,
         stop=stop,
         outcome=outcome,
+        details={"marked": sending.marked()},
     )
 
 
-def _send_at_full_speed(
-    producer: Producer, messages: Iterator[KeyValue], options: Settings, stop: process.Stop, _lateness_us: Histogram
-) -> None:
-    end_ns = time.monotonic_ns() + int(options.duration_s * _NS_PER_S) if options.duration_s else None
-    while not stop() and (end_ns is None or time.monotonic_ns() < end_ns):
-        most = _CHUNK if options.size is None else min(_CHUNK, options.size - producer.queued)
-        if most == 0:
-            return
-        producer.send(list(islice(messages, most)), stop)
+class Sending:
+    """The data set on its way: at full speed, or open loop on a schedule; marked where that is asked for."""
+
+    def __init__(self, producer: Producer, messages: Iterator[KeyValue], options: Settings, *, partitions: int) -> None:
+        from perf.stats import Histogram
+        from perf.trace import Marker
+
+        self._messages = messages
+        self._options = options
+        self._partitions = partitions
+        self._turn = 0
+        self._marker: Marker | None = None
+        if options.trace is not None:
+            host = os.environ.get("JOB_COMPLETION_INDEX") or platform.node() or "producer"
+            self._marker = Marker(run=options.run_id, producer=host, attempt=time.time_ns())
+        self.producer = producer
+        self.lateness_us, self.ack_us = Histogram(), Histogram()
+
+    def run(self, stop: process.Stop) -> None:
+        """Send until SIZE, DURATION or `stop`. Raises FatalClientError, or SettingsError for a topic that refuses."""
+        if self._options.rate_per_s:
+            self._run_on_schedule(stop)
+        else:
+            self._run_at_full_speed(stop)
+
+    def marked(self) -> dict[str, int]:
+        """How many messages of each origin were marked."""
+        counts = self._marker.counts() if self._marker else {}
+        return {str(origin): count for origin, count in counts.items()}
+
+    def _run_at_full_speed(self, stop: process.Stop) -> None:
+        size, duration_s = self._options.size, self._options.duration_s
+        end_ns = time.monotonic_ns() + int(duration_s * _NS_PER_S) if duration_s else None
+        while not stop() and (end_ns is None or time.monotonic_ns() < end_ns):
+            most = _CHUNK if size is None else min(_CHUNK, size - self.producer.queued)
+            if most == 0:
+                return
+            batch = list(islice(self._messages, most))
+            if self._marker is None:
+                self.producer.send(batch, stop)
+            else:
+                self.producer.send_outgoing([self._outgoing(message, 0) for message in batch], stop)
+
+    def _run_on_schedule(self, stop: process.Stop) -> None:
+        """Open loop: what is due goes at once, however late; the lateness of each message is recorded.
+
+        It is taken when the burst that the message belongs to was handed over, so it is never understated.
+        """
+        from perf.schedule import Schedule
+
+        schedule, options = Schedule.at_rate(self._options.rate_per_s), self._options
+        duration_ns = int(options.duration_s * _NS_PER_S) if options.duration_s else None
+        limits = [options.size] if options.size is not None else []
+        last = min([schedule.due_count(duration_ns - 1), *limits]) if duration_ns else options.size
+        start_ns, start_wall_ns, sent, elapsed_ns = time.monotonic_ns(), time.time_ns(), 0, 0
+        while sent != last and not stop() and (duration_ns is None or elapsed_ns < duration_ns + _LATE_END_NS):
+            elapsed_ns = time.monotonic_ns() - start_ns
+            due = schedule.due_count(elapsed_ns)
+            due = min(due, last) if last is not None else due
+            if due == sent:
+                wait_ns = max(schedule.due_ns(sent) - elapsed_ns, _SHORTEST_SLEEP_NS)
+                time.sleep(min(wait_ns, _LONGEST_SLEEP_NS) / _NS_PER_S)
+                self.producer.serve()
+                continue
+            burst = range(sent, min(due, sent + _BURST))
+            due_ns = [schedule.due_ns(index) for index in burst]
+            sent += self._send_burst([(start_wall_ns + due_at) // _NS_PER_MS for due_at in due_ns], stop)
+            handed_over_ns = time.monotonic_ns() - start_ns
+            self.lateness_us.add([(handed_over_ns - due_at) // 1_000 for due_at in due_ns[: sent - burst.start]])
+
+    def _send_burst(self, intended_ms: Sequence[int], stop: process.Stop) -> int:
+        batch = list(islice(self._messages, len(intended_ms)))
+        intended = self._options.stamp == "intended"
+        if intended or self._marker is not None:
+            stamps_ms = intended_ms if intended else [0] * len(batch)
+            outgoing = [self._outgoing(message, stamp) for message, stamp in zip(batch, stamps_ms, strict=True)]
+            sent = self.producer.send_outgoing(outgoing, stop)
+        else:
+            sent = self.producer.send(batch, stop)
+        self._take_acknowledgements()
+        return sent
+
+    def _take_acknowledgements(self) -> None:
+        acknowledged_us = self.producer.take_ack_us()
+        if acknowledged_us:
+            self.ack_us.add(acknowledged_us)
+        if self._options.stamp == "intended" and _LOG_APPEND_TIME in self.producer.timestamp_types:
+            raise settings.SettingsError(
+                f"--stamp intended: the topic {self._options.topic} is LogAppendTime, so the broker replaces the "
+                "intended times; it needs message.timestamp.type=CreateTime"
+            )
+
+    def _outgoing(self, message: KeyValue, stamp_ms: int) -> Outgoing:
+        from kafka.producer import Outgoing
+        from perf.trace import partition_for, with_field
+
+        key, value = message
+        trace = self._options.trace
+        if trace is None or self._marker is None:
+            return Outgoing(key, value, timestamp_ms=stamp_ms)
+        partition = partition_for(key, self._turn, self._partitions)
+        self._turn += 1
+        mark = self._marker.mark(partition)
+        if trace.place == "key":
+            return Outgoing(mark, value, partition, stamp_ms)
+        if trace.place == "header":
+            return Outgoing(key, value, partition, stamp_ms, [(trace.name, mark)])
+        return Outgoing(key, with_field(value, trace.name, mark), partition, stamp_ms)
 
 
-def _send_on_schedule(
-    producer: Producer, messages: Iterator[KeyValue], options: Settings, stop: process.Stop, lateness_us: Histogram
-) -> None:
-    """Open loop: what is due goes at once, however late; the lateness of each message is recorded.
-
-    It is taken when the burst that the message belongs to was handed over, so it is never understated.
-    """
-    from perf.schedule import Schedule
-
-    schedule = Schedule.at_rate(options.rate_per_s)
-    duration_ns = int(options.duration_s * _NS_PER_S) if options.duration_s else None
-    limits = [options.size] if options.size is not None else []
-    last = min([schedule.due_count(duration_ns - 1), *limits]) if duration_ns else options.size
-    start_ns, sent, elapsed_ns = time.monotonic_ns(), 0, 0
-    while sent != last and not stop() and (duration_ns is None or elapsed_ns < duration_ns + _LATE_END_NS):
-        elapsed_ns = time.monotonic_ns() - start_ns
-        due = schedule.due_count(elapsed_ns)
-        due = min(due, last) if last is not None else due
-        if due == sent:
-            wait_ns = max(schedule.due_ns(sent) - elapsed_ns, _SHORTEST_SLEEP_NS)
-            time.sleep(min(wait_ns, _LONGEST_SLEEP_NS) / _NS_PER_S)
-            producer.serve()
-            continue
-        burst = range(sent, min(due, sent + _BURST))
-        sent += producer.send(list(islice(messages, len(burst))), stop)
-        handed_over_ns = time.monotonic_ns() - start_ns
-        lateness_us.add([(handed_over_ns - schedule.due_ns(index)) // 1_000 for index in burst[: sent - burst.start]])
-
-
-def _summary(
-    producer: Producer, options: Settings, lateness_us: Histogram, *, elapsed_s: float, send_elapsed_s: float
-) -> ProducerSummary:
+def _summary(sending: Sending, options: Settings, *, elapsed_s: float, send_elapsed_s: float) -> ProducerSummary:
     from perf.stats import ProducerSummary, per_second
 
+    producer = sending.producer
+    sending.ack_us.add(producer.take_ack_us())
     mean_bytes = producer.queued_bytes / max(1, producer.queued)
     return ProducerSummary(
         messages=producer.queued,
@@ -132,7 +212,9 @@ def _summary(
         throughput_mb_per_s=per_second(mean_bytes * producer.acknowledged / 1e6, elapsed_s),
         send_rate_per_s=per_second(producer.queued - 1, send_elapsed_s) if producer.queued > 1 else None,
         target_rate_per_s=options.rate_per_s or None,
-        lateness_ms=lateness_us.distribution(divisor=1_000),
+        stamp=options.stamp,
+        lateness_ms=sending.lateness_us.distribution(divisor=1_000),
+        ack_ms=sending.ack_us.distribution(divisor=1_000),
     )
 
 

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from perf.payload import Reader
 
-FIELDS = ("brokers", "config", "topic", "start", "timestamp_field", "count", "idle_timeout_s")
+FIELDS = (
+    "brokers",
+    "config",
+    "topic",
+    "start",
+    "timestamp_field",
+    "timestamp_header",
+    "timestamp_unit",
+    "count",
+    "idle_timeout_s",
+)
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./test.py --topic results --count 5
   ./test.py --brokers localhost:9092 --topic results --from latest
@@ -33,13 +43,13 @@ def main() -> int:
     options = settings.from_command_line(__file__, FIELDS, __doc__, EXAMPLES, VARIABLES)
     from kafka.consumer import Consumer
     from kafka.topics import Admin
-    from perf.payload import Reader
+    from perf.payload import reader_for
 
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
     partitions = Admin(config).describe(options.topic).partitions
     consumer = Consumer(config, options.topic, partitions=partitions, start=options.start)
     process.log.info("reading topic %s from %s; Ctrl-C ends it", options.topic, options.start)
-    reader, stop = Reader(options.timestamp_field), process.Stop().listen()
+    reader, stop = reader_for(options), process.Stop().listen()
     output, shown, last_message_s = process.Output(stop), 0, time.monotonic()
     while not stop() and shown != options.count:
         for message in consumer.read(1, _WAIT_S):
@@ -58,7 +68,7 @@ def _lines(message: Message, reader: Reader) -> list[str]:
     """A message for a person: where it is, what it holds, both stamps and their difference."""
     kind, stamp_ms = message.timestamp()
     value = message.value()
-    start_ms = reader.start_ms(value)
+    start_ms = reader.start_ms(getattr(message, reader.source)())
     shown = (value or b"")[:_SHOWN_BYTES].decode("utf-8", "backslashreplace") + "…" * (len(message) > _SHOWN_BYTES)
     return [
         f"partition {message.partition()}, offset {message.offset()}: {shown}",
@@ -81,7 +91,7 @@ def _difference(start_ms: int, stamp_ms: int) -> str:
     if stamp_ms < 0:
         return "n/a: the message has no Kafka timestamp"
     if not is_plausible(start_ms, stamp_ms):
-        return "n/a: timestamp_start is no plausible time in milliseconds"
+        return "n/a: timestamp_start is no plausible time"
     return f"{stamp_ms - start_ms} ms = {(stamp_ms - start_ms) / _MS_PER_MINUTE:.4f} minutes"
 
 

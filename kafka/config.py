@@ -79,6 +79,7 @@ _FIXED_PROPERTIES = {
     "auto.commit.enable": "offsets are committed only for messages that were measured",
     "auto.offset.reset": "use --from",
     "group.id": "use --group",
+    "isolation.level": "use --isolation",
     "bootstrap.servers": "use --brokers or KAFKA_BROKERS",
     "metadata.broker.list": "use --brokers or KAFKA_BROKERS",
 }

@@ -69,7 +69,14 @@ class Consumer:
     """
 
     def __init__(
-        self, config: ClientConfig, topic: str, *, partitions: Sequence[int], start: str | int, group: str | None = None
+        self,
+        config: ClientConfig,
+        topic: str,
+        *,
+        partitions: Sequence[int],
+        start: str | int,
+        group: str | None = None,
+        isolation: str = "read_committed",
     ) -> None:
         self._topic = topic
         self._start = _LOGICAL_OFFSETS[start] if isinstance(start, str) else start
@@ -83,6 +90,7 @@ class Consumer:
                 **_PROPERTIES,
                 **config.properties,
                 "group.id": group or _UNUSED_GROUP,
+                "isolation.level": isolation,
                 "error_cb": self._errors,
                 "on_commit": self._on_commit,
             },

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import NamedTuple
 
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -18,6 +19,17 @@ log = logging.getLogger("kafka")
 
 #: A key (None: no key) and a value.
 KeyValue = tuple[bytes | None, bytes]
+
+
+class Outgoing(NamedTuple):
+    """A message with more than key and value. Timestamp 0 is the moment of sending, partition -1 the key's choice."""
+
+    key: bytes | None
+    value: bytes
+    partition: int = -1
+    timestamp_ms: int = 0
+    headers: list[tuple[str, str | bytes | None]] | None = None
+
 
 #: No answer came: such a message may or may not be in the topic.
 _UNKNOWN_OUTCOME = frozenset(
@@ -58,6 +70,8 @@ class Producer:
         self._left = 0
         self.queued = 0
         self.queued_bytes = 0
+        self.timestamp_types: set[int] = set()
+        self._ack_us: list[int] = []
         self.failed: Counter[str] = Counter()
         self._timed_out = 0
         self._client = new_client(
@@ -90,18 +104,41 @@ class Producer:
         """
         produce, topic = self._client.produce, self._topic
         done = 0
-        for done, (key, value) in enumerate(batch):  # noqa: B007 (the position is needed after a break)
-            try:
-                produce(topic, value, key)
-            except (BufferError, KafkaException) as error:
-                if not self._resolve(error, key, value, stopped):
-                    break
-        else:
-            done = len(batch)
-        self.queued += done
-        self.queued_bytes += sum([len(value) for _, value in batch[:done]])
+        try:
+            for key, value in batch:
+                try:
+                    produce(topic, value, key)
+                except (BufferError, KafkaException) as error:
+                    if not self._resolve(error, Outgoing(key, value), stopped):
+                        break
+                done += 1
+        finally:
+            self.queued += done
+            self.queued_bytes += sum([len(value) for _, value in batch[:done]])
         self._client.poll(0)
         return done
+
+    def send_outgoing(self, batch: Sequence[Outgoing], stopped: Callable[[], bool]) -> int:
+        """As `send`, for messages with a partition, timestamp or headers of their own."""
+        done = 0
+        try:
+            for message in batch:
+                try:
+                    self._produce(message)
+                except (BufferError, KafkaException) as error:
+                    if not self._resolve(error, message, stopped):
+                        break
+                done += 1
+        finally:
+            self.queued += done
+            self.queued_bytes += sum([len(message.value) for message in batch[:done]])
+        self._client.poll(0)
+        return done
+
+    def take_ack_us(self) -> list[int]:
+        """The times from produce to acknowledgement, in microseconds, that came since the last call."""
+        taken, self._ack_us = self._ack_us, []
+        return taken
 
     def serve(self) -> None:
         """Take in the acknowledgements that have come; `send` and `flush` do it too."""
@@ -126,28 +163,38 @@ class Producer:
             log.warning("no answer for %d messages: they may or may not be in the topic %s", self._left, self._topic)
             self._client.purge()
 
-    def _resolve(
-        self, error: BufferError | KafkaException, key: bytes | None, value: bytes, stopped: Callable[[], bool]
-    ) -> bool:
+    def _produce(self, message: Outgoing) -> None:
+        self._client.produce(
+            self._topic,
+            message.value,
+            message.key,
+            message.partition,
+            timestamp=message.timestamp_ms,
+            headers=message.headers,
+        )
+
+    def _resolve(self, error: BufferError | KafkaException, message: Outgoing, stopped: Callable[[], bool]) -> bool:
         """Deal with a message that produce() refused. False: `stopped()` while waiting for room."""
         while isinstance(error, BufferError):
             if stopped():
                 return False
             self._client.poll(_ROOM_POLL_S)
             try:
-                self._client.produce(self._topic, value, key)
+                self._produce(message)
                 return True
             except (BufferError, KafkaException) as again:
                 error = again
         reason: KafkaError = error.args[0]
         if reason.fatal() or reason.code() == KafkaError._FATAL:
             raise FatalClientError(f"the producer cannot go on: {cause(self._errors.fatal or reason)}")
-        self._count_failure(reason, f"a message of {len(value)} bytes")
+        self._count_failure(reason, f"a message of {len(message.value)} bytes")
         return True
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
             self._acknowledged += 1
+            self.timestamp_types.add(message.timestamp()[0])
+            self._ack_us.append(int((message.latency() or 0.0) * 1e6))
         elif error.code() in _UNKNOWN_OUTCOME:
             self._timed_out += 1
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +29,20 @@ _FINAL_ERRORS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaErr
 
 @dataclass(frozen=True)
 class TopicDescription:
-    """A topic as the cluster describes it. `timestamp_type` is None where its configuration may not be read."""
+    """A topic as the cluster describes it; `leaders` is partition → broker id.
+
+    `timestamp_type` is None where the topic's configuration may not be read, or was not asked for.
+    """
 
     name: str
     topic_id: str
-    partitions: tuple[int, ...]
+    leaders: Mapping[int, int]
     timestamp_type: str | None = None
+
+    @property
+    def partitions(self) -> tuple[int, ...]:
+        """The partitions' numbers."""
+        return tuple(sorted(self.leaders))
 
 
 class Admin:
@@ -51,9 +60,9 @@ class Admin:
         """
         future = self._client.describe_topics(TopicCollection([topic]), request_timeout=CONNECT_TIMEOUT_S)[topic]
         found = self._result(future, topic)
-        partitions = tuple(sorted(partition.id for partition in found.partitions))
+        leaders = {partition.id: partition.leader.id if partition.leader else -1 for partition in found.partitions}
         timestamp_type = self._timestamp_type(topic) if with_configuration else None
-        return TopicDescription(topic, str(found.topic_id), partitions, timestamp_type)
+        return TopicDescription(topic, str(found.topic_id), leaders, timestamp_type)
 
     def create(self, topic: str, *, partitions: int, replication_factor: int, timestamp_type: str) -> bool:
         """Create the topic. False: it was there already, the same way.
@@ -61,6 +70,21 @@ class Admin:
         Raises TopicError when it is, or came to be, with another number of partitions or timestamp type, or is refused.
         """
         wanted = NewTopic(topic, partitions, replication_factor, config={_TIMESTAMP_TYPE: timestamp_type})
+        return self._create(wanted, partitions=partitions, timestamp_type=timestamp_type)
+
+    def create_for_clock(self, topic: str) -> bool:
+        """Create a LogAppendTime topic of which each broker leads a partition. False: it was there already.
+
+        Raises TopicError as `create` does.
+        """
+        cluster = self._client.describe_cluster(request_timeout=CONNECT_TIMEOUT_S)
+        brokers = [[node.id] for node in self._result(cluster, topic).nodes]
+        config = {_TIMESTAMP_TYPE: "LogAppendTime", "retention.ms": "3600000"}
+        wanted = NewTopic(topic, len(brokers), replica_assignment=brokers, config=config)
+        return self._create(wanted, partitions=len(brokers), timestamp_type="LogAppendTime")
+
+    def _create(self, wanted: NewTopic, *, partitions: int, timestamp_type: str) -> bool:
+        topic = str(wanted.topic)
         future = self._client.create_topics([wanted], request_timeout=CONNECT_TIMEOUT_S)[topic]
         try:
             self._result(future, topic)

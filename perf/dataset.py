@@ -49,6 +49,14 @@ class DataSet:
         loaded = [_with_key(record, number, path, key_path) for number, record in enumerate(records, start=1)]
         return cls(path, tuple(key_path), len(loaded), loaded)
 
+    def require_objects(self) -> None:
+        """Raises DataError unless each record is a JSON object, which a field can be added to."""
+        for number, (_, value) in enumerate(itertools.islice(self.messages(), self.length), start=1):
+            if not value.lstrip().startswith(b"{"):
+                raise DataError(
+                    f"the data file {self.path}: record {number} is no object, so --trace field:… cannot mark it"
+                )
+
     def messages(self) -> Iterator[KeyValue]:
         """All messages, lap after lap, without end."""
         if self._loaded is not None:

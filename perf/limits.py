@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
-if TYPE_CHECKING:
-    import msgspec
+import msgspec
 
 
 class _Kind(NamedTuple):
@@ -42,7 +41,7 @@ _COUNT = _Kind("", {"": "1"}, "a whole number without a unit")
 
 # named here are what later summaries will have; _kinds adds all that today's have
 _STAGES = ("delta", "visible", "ack", "lateness")
-_COUNTERS = ("lost", "duplicated", "out_of_order", "unique", "redelivered")
+_COUNTERS = ("lost", "duplicated", "out_of_order", "unique", "redelivered", "untraced", "unkept", "unexpected")
 _RATES = {"rate": "send_rate_per_s", "target": "target_rate_per_s", "throughput": "throughput_per_s"}
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -147,6 +146,10 @@ def metrics_of(summary: msgspec.Struct) -> dict[str, float | None]:
         for statistic, field in _statistics().items():
             value = getattr(distribution, field, None)
             metrics |= dict.fromkeys(_names(name.removesuffix("_ms"), statistic), value)
+    for name in summary.__struct_fields__:
+        nested = getattr(summary, name)
+        if isinstance(nested, msgspec.Struct) and not isinstance(nested, Distribution):
+            metrics |= metrics_of(nested)
     metrics |= {name: getattr(summary, field) for name, field in _RATES.items() if hasattr(summary, field)}
     return entries | metrics
 

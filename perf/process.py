@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from types import FrameType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -144,13 +144,19 @@ def report(
     stop: Stop,
     outcome: int,
     output: Output | None = None,
+    details: Mapping[str, Any] | None = None,
 ) -> int:
-    """Print the summary, write the result file where one is asked for, and return the process's exit code."""
+    """Print the summary and the limits, write the result file if one is asked for, and return the exit code."""
     from . import result
-    from .report.text import summary_lines
+    from .limits import metrics_of
+    from .report.text import limit_lines, summary_lines
 
     output = output or Output(stop)
     output.lines(summary_lines(title, summary))
+    outcomes = [limit.check(metrics_of(summary)) for limit in options.fail_if]
+    output.lines(limit_lines(outcomes))
+    if any(checked.exceeded for checked in outcomes):
+        outcome = outcome or ExitCode.LIMIT_EXCEEDED
     written = not output.lost
     code = exit_code(stop, outcome, written=written)
     if options.result is not None:
@@ -164,6 +170,8 @@ def report(
                     histograms=histograms,
                     started_at=started_at,
                     exit_code=code,
+                    limits=[checked.sentence for checked in outcomes],
+                    details=details or {},
                 ),
             )
         except result.ResultError as error:

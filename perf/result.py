@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from .stats import ConsumerSummary, Histogram, HistogramState, ProducerSummary
+from .series import SeriesState, TimeSeries
+from .stats import ConsumerSummary, Histogram, HistogramState, ProducerSummary, Statistics, per_second
+from .trace import Ledger, LedgerState
 
 VERSION = 1
 
@@ -36,18 +40,22 @@ class _Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     topic: str
     configuration: dict[str, str]
     histograms: dict[str, HistogramState]
+    limits: list[str]
 
 
 class ConsumerResult(_Result, frozen=True, kw_only=True, tag="consumer"):
     """What PerfConsumer.py writes."""
 
     summary: ConsumerSummary
+    series: SeriesState
+    ledger: LedgerState | None
 
 
 class ProducerResult(_Result, frozen=True, kw_only=True, tag="producer"):
-    """What ProducerPerformance.py writes."""
+    """What ProducerPerformance.py writes. `marked`: how many messages of each origin got a trace mark."""
 
     summary: ProducerSummary
+    marked: dict[str, int]
 
 
 #: Either kind of result.
@@ -62,14 +70,18 @@ def of(
     histograms: Mapping[str, Histogram],
     started_at: str,
     exit_code: int,
+    limits: Sequence[str] = (),
+    details: Mapping[str, Any],
 ) -> Result:
-    """The result that holds `summary`. `configuration` must be redacted already."""
+    """The result that holds `summary`, and its kind's own fields from `details`. `configuration` must be redacted."""
     common: dict[str, Any] = {
         "topic": topic,
         "configuration": dict(configuration),
         "histograms": {name: histogram.state() for name, histogram in histograms.items()},
         "started_at": started_at,
         "exit_code": exit_code,
+        "limits": list(limits),
+        **details,
     }
     if isinstance(summary, ConsumerSummary):
         return ConsumerResult(summary=summary, **common)
@@ -101,3 +113,104 @@ def read(path: Path) -> Result:
         raise ResultError(f"cannot read the result file {path}: {os.strerror(error.errno or 0)}") from error
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ResultError(f"{path} is no result file of this tool: {error}") from error
+
+
+def merged(results: Sequence[Result]) -> Result:
+    """One result for several of a kind: counters and histograms add up, everything else is computed anew from them.
+
+    Percentiles are never averaged. Associative and commutative; one result alone comes back as it is. Raises
+    ResultError for results that do not belong together, or a damaged one.
+    """
+    if len(results) == 1:
+        return results[0]
+    starts_ms = [_epoch_ms(result.started_at) for result in results]
+    first_ms = min(starts_ms)
+    spans_s = [
+        round((start_ms - first_ms) / 1000 + result.summary.elapsed_s, 6)
+        for start_ms, result in zip(starts_ms, results, strict=True)
+    ]
+    common: dict[str, Any] = {
+        "started_at": results[starts_ms.index(first_ms)].started_at,
+        "exit_code": max(result.exit_code for result in results),
+        "host": _joined(result.host for result in results),
+        "topic": _joined(result.topic for result in results),
+        "configuration": dict(set.intersection(*(set(result.configuration.items()) for result in results))),
+        "limits": sorted({sentence for result in results for sentence in result.limits}),
+    }
+    try:
+        consumers = [result for result in results if isinstance(result, ConsumerResult)]
+        if len(consumers) == len(results):
+            return _merged_consumers(consumers, common, elapsed_s=max(spans_s))
+        producers = [result for result in results if isinstance(result, ProducerResult)]
+        sends_s = [
+            round((start_ms - first_ms) / 1000 + result.summary.send_elapsed_s, 6)
+            for start_ms, result in zip(starts_ms, producers, strict=True)
+        ]
+        return _merged_producers(producers, common, elapsed_s=max(spans_s), send_elapsed_s=max(sends_s))
+    except (ValueError, KeyError) as error:
+        raise ResultError(f"these results cannot be merged: {error}") from error
+
+
+def statistics_of(result: ConsumerResult) -> Statistics:
+    """The consumer's statistics, to be merged. Raises ValueError or KeyError for a damaged result."""
+    histograms = {name: Histogram.from_state(state) for name, state in result.histograms.items()}
+    ledger = Ledger.from_state(result.ledger) if result.ledger is not None else None
+    return Statistics.restored(result.summary, histograms, TimeSeries.from_state(result.series), ledger)
+
+
+def _merged_consumers(results: Sequence[ConsumerResult], common: dict[str, Any], *, elapsed_s: float) -> ConsumerResult:
+    if len({result.summary.latency for result in results}) > 1:
+        raise ValueError("some measure to the append stamp, others to the moment of receiving")
+    total = statistics_of(results[0])
+    for result in results[1:]:
+        total.merge(statistics_of(result))
+    histograms = {name: histogram.state() for name, histogram in sorted(total.histograms().items())}
+    return ConsumerResult(
+        summary=total.summary(elapsed_s=elapsed_s), histograms=histograms, **common, **total.details()
+    )
+
+
+def _merged_producers(
+    results: Sequence[ProducerResult], common: dict[str, Any], *, elapsed_s: float, send_elapsed_s: float
+) -> ProducerResult:
+    histograms: dict[str, Histogram] = {"lateness_us": Histogram(), "ack_us": Histogram()}
+    failed: Counter[str] = Counter()
+    marked: Counter[str] = Counter()
+    for result in results:
+        for name, histogram in histograms.items():
+            histogram.merge(Histogram.from_state(result.histograms[name]))
+        failed.update(result.summary.failed)
+        marked.update(result.marked)
+    summaries = [result.summary for result in results]
+    messages, acknowledged = (sum(getattr(s, name) for s in summaries) for name in ("messages", "acknowledged"))
+    size_bytes = sum(summary.bytes for summary in summaries)
+    targets = [summary.target_rate_per_s for summary in summaries]
+    return ProducerResult(
+        summary=ProducerSummary(
+            messages=messages,
+            acknowledged=acknowledged,
+            failed=dict(sorted(failed.items())),
+            unknown=sum(summary.unknown for summary in summaries),
+            bytes=size_bytes,
+            elapsed_s=elapsed_s,
+            send_elapsed_s=send_elapsed_s,
+            throughput_per_s=per_second(acknowledged, elapsed_s),
+            throughput_mb_per_s=per_second(size_bytes / max(1, messages) * acknowledged / 1e6, elapsed_s),
+            send_rate_per_s=per_second(messages - 1, send_elapsed_s) if messages > 1 else None,
+            target_rate_per_s=sum(target or 0 for target in targets) if all(targets) else None,
+            stamp=_joined(summary.stamp for summary in summaries),
+            lateness_ms=histograms["lateness_us"].distribution(divisor=1_000),
+            ack_ms=histograms["ack_us"].distribution(divisor=1_000),
+        ),
+        marked=dict(sorted(marked.items())),
+        histograms={name: histogram.state() for name, histogram in histograms.items()},
+        **common,
+    )
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return ", ".join(sorted({part for text in texts for part in text.split(", ")}))
+
+
+def _epoch_ms(moment: str) -> int:
+    return round(datetime.fromisoformat(moment).timestamp() * 1000)

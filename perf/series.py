@@ -1,8 +1,8 @@
 """A time series of deltas by output time: one row per second, in bounded memory however long the run.
 
-When there would be too many rows the row width doubles (1 s, 2 s, 4 s, …) and neighbours merge. The same happens when the
-rows' histograms together would have too many occupied buckets: widely spread deltas cost resolution in time, never
-precision. Both limits depend on the samples alone, so the series is the same in whatever order it was added or merged.
+When there would be too many rows, the row width doubles (1 s, 2 s, 4 s, …) and neighbours merge. The same happens when
+the rows' histograms together would have too many occupied buckets: widely spread deltas cost resolution in time, never
+precision. Both limits depend on the samples alone, so that the series is the same in whatever order they came.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Mapping
+from copy import deepcopy
 from itertools import accumulate
 from operator import mul
 from typing import NamedTuple
@@ -19,10 +20,11 @@ from typing import NamedTuple
 import msgspec
 
 MOST_ROWS = 300
-MOST_BUCKETS = 60_000  # of all rows together, 10 bytes each: 200 per row when there are 300
+MOST_BUCKETS = 50_000  # of all rows together, at 10 bytes each: 166 per row when there are 300
 _PRECISION = 100  # buckets per power of two: a bucket is at most 1 % of its values wide
-_MOST_PENDING = 2_048
-_PENDING_ROW = 4  # what a pending row costs beside its values, in values
+_MOST_PENDING = 1_536  # values
+_PENDING_ROW = 4  # the memory of a pending row beside its values, in values
+_RowsState = list[tuple[int, str, int, int, list[int], list[int]]]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,9 +44,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeriesState(msgspec.Struct, frozen=True, kw_only=True):
-    """A series for a file. `rows` is compressed JSON in base64, because 60,000 numbers on a line each fill a file.
+    """A series for a file. `rows` is base64 of zlib-compressed JSON: a file with a line for each number would be huge.
 
-    Each row is [start in widths since the epoch, sum as text, min, max, [bucket, …], [count, …]].
+    The JSON is [[start in widths since the epoch, sum as text, min, max, [bucket, …], [how often, …]], …].
     """
 
     width_s: int
@@ -55,17 +57,8 @@ class SeriesState(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"the width of a row is a power of two seconds, not {self.width_s}")
 
 
-class _RowState(msgspec.Struct, frozen=True, array_like=True):
-    number: int
-    sum: str
-    min: int
-    max: int
-    buckets: list[int]
-    counts: list[int]
-
-
 class _Cells(NamedTuple):
-    """A row's samples: exact sum, min and max, its occupied buckets in ascending order and their counts. Immutable."""
+    """A row's samples: exact sum, min and max, its occupied buckets in ascending order and their counts."""
 
     sum: int
     min: int
@@ -77,7 +70,7 @@ class _Cells(NamedTuple):
 class TimeSeries:
     """Deltas by the second of the output record's Kafka timestamp. A row without a sample does not exist.
 
-    Merging is associative and commutative. What is added waits in plain dicts (fast) and is packed now and then.
+    Merging is associative and commutative. What is added waits in plain dicts (fast), and is packed when there is much.
     """
 
     def __init__(self) -> None:
@@ -92,11 +85,12 @@ class TimeSeries:
         pending = self._pending.get(number)
         if pending is None:
             self._pending[number] = dict(counts)
-            self._pending_size += _PENDING_ROW
+            self._pending_size += len(counts) + _PENDING_ROW
         else:
+            self._pending_size -= len(pending)
             for delta_ms, count in counts.items():
                 pending[delta_ms] = pending.get(delta_ms, 0) + count
-        self._pending_size += len(counts)
+            self._pending_size += len(pending)
         if self._pending_size > _MOST_PENDING:
             self._settle()
 
@@ -104,7 +98,7 @@ class TimeSeries:
         """Add all of `other`'s samples to this one. The wider rows win."""
         self._settle()
         other._settle()
-        self._put(dict(other._rows), other._width_s)
+        self._include(deepcopy(other._rows), other._width_s)
 
     def rows(self) -> list[Row]:
         """The rows in time order."""
@@ -114,63 +108,109 @@ class TimeSeries:
     def buckets(self) -> list[dict[int, int]]:
         """The histogram of each row of `rows()`: bucket → how often. See `bucket_of` and `highest_in`."""
         self._settle()
-        return [dict(zip(cells.buckets, cells.counts)) for _, cells in sorted(self._rows.items())]
+        return [dict(zip(cells.buckets, cells.counts, strict=True)) for _, cells in sorted(self._rows.items())]
 
     def state(self) -> SeriesState:
         """All of it, for a result file."""
         self._settle()
-        rows = [
-            _RowState(number, str(cells.sum), cells.min, cells.max, list(cells.buckets), list(cells.counts))
+        rows: _RowsState = [
+            (number, str(cells.sum), cells.min, cells.max, list(cells.buckets), list(cells.counts))
             for number, cells in sorted(self._rows.items())
         ]
-        return SeriesState(
-            width_s=self._width_s,
-            rows=base64.b64encode(zlib.compress(msgspec.json.encode(rows))).decode(),
-        )
+        text = base64.b64encode(zlib.compress(msgspec.json.encode(rows))).decode()
+        return SeriesState(width_s=self._width_s, rows=text)
 
     @classmethod
     def from_state(cls, state: SeriesState) -> TimeSeries:
         """The series that `state` was made of."""
         series = cls()
-        rows = msgspec.json.decode(zlib.decompress(base64.b64decode(state.rows)), type=list[_RowState])
-        series._put(
-            {
-                row.number: _Cells(int(row.sum), row.min, row.max, array("h", row.buckets), array("Q", row.counts))
-                for row in rows
-            },
-            state.width_s,
-        )
+        text = zlib.decompress(base64.b64decode(state.rows))
+        rows = {
+            number: _Cells(int(total), least, greatest, array("h", buckets), array("Q", counts))
+            for number, total, least, greatest, buckets, counts in msgspec.json.decode(text, type=_RowsState)
+        }
+        series._include(rows, state.width_s)
         return series
 
     def _settle(self) -> None:
         rows = {number: _cells(values) for number, values in self._pending.items() if values}
         self._pending.clear()
         self._pending_size = 0
-        self._put(rows, self._width_s)
+        self._include(rows, self._width_s)
 
-    def _put(self, rows: Mapping[int, _Cells], width_s: int) -> None:
-        """Add `rows` of this width, then widen while there is too much. Nothing may be pending."""
-        self._widen(max(width_s, self._width_s))
-        for number, cells in rows.items():
-            wide = number * width_s // self._width_s
-            self._rows[wide] = _joined(self._rows[wide], cells) if wide in self._rows else cells
+    def _include(self, rows: dict[int, _Cells], width_s: int) -> None:
+        if width_s > self._width_s:
+            self._widen(width_s)
+        self._put(rows, width_s)
         while len(self._rows) > MOST_ROWS or sum(len(cells.buckets) for cells in self._rows.values()) > MOST_BUCKETS:
             self._widen(self._width_s * 2)
 
     def _widen(self, width_s: int) -> None:
-        ...
+        rows, narrow_s = self._rows, self._width_s
+        self._rows, self._width_s = {}, width_s
+        self._put(rows, narrow_s)
+
+    def _put(self, rows: dict[int, _Cells], width_s: int) -> None:
+        while rows:  # emptied on the way, so that no sample is in memory twice
+            number, cells = rows.popitem()
+            wide = number * width_s // self._width_s
+            self._rows[wide] = _joined(self._rows[wide], cells) if wide in self._rows else cells
 
 
 def bucket_of(delta_ms: int) -> int:
     """The bucket of a delta: its own below 200 ms, and above that 100 buckets per power of two; negatives mirror."""
     magnitude = abs(delta_ms)
-    shift = max((magnitude // _PRECISION).bit_length() - 1, 0)
+    if magnitude < 2 * _PRECISION:
+        return delta_ms
+    shift = (magnitude // _PRECISION).bit_length() - 1
     bucket = _PRECISION * shift + (magnitude >> shift)
     return bucket if delta_ms >= 0 else -bucket
 
 
 def highest_in(bucket: int) -> int:
-    """The highest delta of a bucket."""
+    """The highest delta of a bucket: at most 1 % above any other of it."""
     shift = max(abs(bucket) // _PRECISION - 1, 0)
     lowest = (abs(bucket) - _PRECISION * shift) << shift
     return lowest + (1 << shift) - 1 if bucket >= 0 else -lowest
+
+
+def _cells(counts: Mapping[int, int]) -> _Cells:
+    cells: dict[int, int] = {}
+    for delta_ms, count in counts.items():
+        bucket = bucket_of(delta_ms)
+        cells[bucket] = cells.get(bucket, 0) + count
+    buckets = array("h", sorted(cells))
+    total = sum(map(mul, counts.keys(), counts.values()))
+    packed = buckets, array("Q", map(cells.__getitem__, buckets))
+    return _Cells(total, min(counts), max(counts), *packed)
+
+
+def _joined(one: _Cells, two: _Cells) -> _Cells:
+    buckets, counts = one.buckets, one.counts  # changed in place: fast where there are few to add to many
+    for bucket, count in zip(two.buckets, two.counts, strict=True):
+        at = bisect_left(buckets, bucket)
+        if at < len(buckets) and buckets[at] == bucket:
+            counts[at] += count
+        else:
+            buckets.insert(at, bucket)
+            counts.insert(at, count)
+    return _Cells(one.sum + two.sum, min(one.min, two.min), max(one.max, two.max), buckets, counts)
+
+
+def _row(number: int, width_s: int, cells: _Cells) -> Row:
+    up_to = list(accumulate(cells.counts))
+
+    def percentile(percent: int) -> int:
+        rank = -(-percent * up_to[-1] // 100)
+        return max(min(highest_in(cells.buckets[bisect_left(up_to, rank)]), cells.max), cells.min)
+
+    return Row(
+        start_ms=number * width_s * 1_000,
+        width_s=width_s,
+        count=up_to[-1],
+        mean_ms=cells.sum / up_to[-1],
+        p50_ms=percentile(50),
+        p99_ms=percentile(99),
+        max_ms=cells.max,
+        min_ms=cells.min,
+    )

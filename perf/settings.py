@@ -10,10 +10,14 @@ import argparse
 import math
 import os
 import re
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from .limits import Limit
 
 DEFAULT_DATA_FILES = (
     Path("/tmp/performance_data/data.json"),  # noqa: S108 (where the Job manifest mounts the user's configMap)
@@ -30,6 +34,20 @@ class SettingsError(Exception):
     exit_code = 2
 
 
+class Trace(NamedTuple):
+    """Where a message's mark stands: in a payload's field, the key, or a header. `name` of the field or header."""
+
+    place: str
+    name: str = ""
+
+
+class Warmup(NamedTuple):
+    """What is read but not measured at first: messages, or seconds of the records' Kafka time."""
+
+    messages: int = 0
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the user asked for. Fields of options that a script does not have keep their default."""
@@ -41,6 +59,9 @@ class Settings:
     file: Path = DEFAULT_DATA_FILES[-1]
     keyname: tuple[str, ...] = ()
     rate_per_s: float = 0.0
+    stamp: str = "send"
+    trace: Trace | None = None
+    run_id: str = ""
     duration_s: float | None = None
     count: int | None = None
     idle_timeout_s: float | None = None
@@ -48,6 +69,13 @@ class Settings:
     group: str | None = None
     windows: tuple[int, ...] = (100, 1_000, 10_000, 100_000)
     timestamp_field: tuple[str, ...] = ("timestamp_start",)
+    timestamp_header: str | None = None
+    timestamp_unit: str = "ms"
+    latency: str = "append"
+    clock_topic: str = "performance-test-clock"
+    isolation: str = "read_committed"
+    warmup: Warmup = field(default_factory=Warmup)
+    fail_if: tuple[Limit, ...] = ()
     result: Path | None = None
     partitions: int = 1
     replication_factor: int = -1
@@ -56,7 +84,10 @@ class Settings:
 
 
 class Option(NamedTuple):
-    """A flag with its variable. `default` is what --help and the README say; the value stands in Settings."""
+    """A flag with its variable. `default` is what --help and the README say; the value stands in Settings.
+
+    An option that repeats is a tuple in Settings; its variable separates the values by semicolons.
+    """
 
     field: str
     flag: str
@@ -65,6 +96,7 @@ class Option(NamedTuple):
     parse: Callable[[str], Any]
     default: str
     meaning: str
+    repeats: bool = False
 
 
 def count_of(text: str) -> int:
@@ -168,22 +200,59 @@ def topic_name(text: str) -> str:
     return text
 
 
-def timestamp_type(text: str) -> str:
-    """LogAppendTime or CreateTime."""
-    if text not in ("LogAppendTime", "CreateTime"):
-        raise ValueError("LogAppendTime or CreateTime")
+def one_of(*allowed: str) -> Callable[[str], str]:
+    """A parser that takes exactly these texts."""
+
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"{', '.join(allowed[:-1])} or {allowed[-1]}")
+        return text
+
+    return parse
+
+
+def warmup(text: str) -> Warmup:
+    """A time with its unit, or a number of messages."""
+    is_time = re.fullmatch(r".*[0-9.](ms|s|m|h)", text.strip(), re.ASCII)
+    try:
+        return Warmup(seconds=seconds(text)) if is_time else Warmup(messages=count_of(text))
+    except ValueError:
+        raise ValueError("messages such as 1000 or 10K, or a time such as 30s or 5m") from None
+
+
+def trace(text: str) -> Trace:
+    """field:NAME, key or header:NAME."""
+    place, _, name = text.partition(":")
+    if text == "key" or (place == "header" and name):
+        return Trace(place, name)
+    if place == "field" and len(field_path(name.replace(".", "\\."))) == 1:
+        return Trace(place, name)
+    raise ValueError("field:NAME, key or header:NAME")
+
+
+def run_name(text: str) -> str:
+    """A run's id, which stands in marks and file names."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", text):
+        raise ValueError("1 to 100 of the characters a-z, A-Z, 0-9, '.', '_' and '-'")
     return text
 
 
+def limit(text: str) -> Limit:
+    """A limit of --fail-if."""
+    from .limits import parse  # loads hdrh, which --help need not
+
+    return parse(text)
+
+
 _CONNECTION, _SENDING, _READING = "connection", "what to send", "what to read"
-_ENDING, _OUTPUT, _TOPICS = "when to stop", "output", "topics"
+_TRACING, _ENDING, _OUTPUT, _TOPICS = "tracing", "when to stop", "output", "topics"
 
 # fmt: off
 _OPTIONS = (
     Option("brokers", "--brokers", "KAFKA_BROKERS", _CONNECTION, name_of, "required",
            "host:port of the brokers, comma-separated"),
     Option("config", "--config", "", _CONNECTION, property_pair, "none",
-           "any librdkafka property as K=V (may be repeated); no secrets here"),
+           "any librdkafka property as K=V (may be repeated); no secrets here", repeats=True),
     Option("topic", "--topic", "TOPIC_NAME", _CONNECTION, topic_name, "performance-test",
            "the topic to send to, or to read"),
     Option("size", "--size", "SIZE", _SENDING, count_of, "10; no limit with --duration",
@@ -194,12 +263,30 @@ _OPTIONS = (
            "the attribute that becomes the message's key; dots lead into nested objects"),
     Option("rate_per_s", "--rate", "RATE", _SENDING, rate, "0: as fast as possible",
            "messages per second of this process, on a fixed schedule (open loop)"),
+    Option("stamp", "--stamp", "STAMP", _SENDING, one_of("send", "intended"), "send",
+           "the messages' timestamp: when they are sent, or when --rate meant them to be (CreateTime topics)"),
+    Option("trace", "--trace", "TRACE", _TRACING, trace, "none",
+           "each message's mark in field:NAME, key or header:NAME, by which lost and doubled ones are found"),
+    Option("run_id", "--run-id", "RUN_ID", _TRACING, run_name, "made up",
+           "the run that this process belongs to; it stands in the marks and in the result"),
     Option("start", "--from", "FROM", _READING, start_of, "earliest",
            "earliest, latest, or a time such as 2026-11-23T08:00:00Z"),
     Option("group", "--group", "GROUP_ID", _READING, name_of, "none: all partitions",
            "consumer group in which several consumers share the partitions"),
     Option("timestamp_field", "--timestamp-field", "TIMESTAMP_FIELD", _READING, field_path, "timestamp_start",
            "the attribute with the input message's timestamp; dots lead into nested objects"),
+    Option("timestamp_header", "--timestamp-header", "TIMESTAMP_HEADER", _READING, name_of, "none: the payload",
+           "the message header with the input message's timestamp: text, or 8 bytes big-endian"),
+    Option("timestamp_unit", "--timestamp-unit", "TIMESTAMP_UNIT", _READING, one_of("ms", "s", "us", "ns", "iso8601"),
+           "ms", "how the input message's timestamp is written: ms, s, us, ns or iso8601"),
+    Option("latency", "--latency", "LATENCY", _READING, one_of("append", "receive"), "append",
+           "measure to the result's Kafka timestamp (append), or to the moment of receiving it (receive)"),
+    Option("clock_topic", "--clock-topic", "CLOCK_TOPIC", _READING, topic_name, "performance-test-clock",
+           "topic for probes of the brokers' clocks (PerfTopics.py clock makes it); without it their error is n/a"),
+    Option("isolation", "--isolation", "ISOLATION", _READING, one_of("read_committed", "read_uncommitted"),
+           "read_committed", "whether results of open and aborted transactions are left out"),
+    Option("warmup", "--warmup", "WARMUP", _READING, warmup, "none",
+           "read but do not measure the first messages, such as 10K, or the first time, such as 30s"),
     Option("duration_s", "--duration", "DURATION", _ENDING, seconds, "none",
            "stop after this time, such as 30s or 5m"),
     Option("count", "--count", "COUNT", _ENDING, count_of, "none: until stopped",
@@ -208,13 +295,16 @@ _OPTIONS = (
            "stop after this time without a message, such as 30s"),
     Option("windows", "--windows", "WINDOWS", _OUTPUT, windows, "100,1K,10K,100K",
            "averages are printed over the last that many messages"),
+    Option("fail_if", "--fail-if", "FAIL_IF", _OUTPUT, limit, "none",
+           "end with exit code 6 when this holds, such as 'p99 > 250ms' (may be repeated)", repeats=True),
     Option("result", "--result", "RESULT_FILE", _OUTPUT, result_path, "none",
            "write the result to this file as JSON (docs/result.md)"),
     Option("partitions", "--partitions", "PARTITIONS", _TOPICS, count_of, "1",
            "partitions of each topic"),
     Option("replication_factor", "--replication-factor", "REPLICATION_FACTOR", _TOPICS, count_of,
            "the cluster's default", "copies of each partition"),
-    Option("timestamp_type", "--timestamp-type", "TIMESTAMP_TYPE", _TOPICS, timestamp_type, "LogAppendTime",
+    Option("timestamp_type", "--timestamp-type", "TIMESTAMP_TYPE", _TOPICS, one_of("LogAppendTime", "CreateTime"),
+           "LogAppendTime",
            "message.timestamp.type of the topics"),
 )
 # fmt: on
@@ -246,7 +336,7 @@ def parser(
         groups[option.group].add_argument(
             option.flag,
             dest=option.field,
-            action="append" if option.field == "config" else "store",
+            action="append" if option.repeats else "store",
             metavar="K=V" if option.field == "config" else (option.variable or option.field).upper(),
             help=_help(option).replace("%", "%%"),
         )
@@ -264,16 +354,21 @@ def load(
     values: dict[str, Any] = {"environment": merged}
     for option in (OPTIONS[name] for name in fields):
         given = getattr(arguments, option.field)
-        if option.field == "config":
-            values["config"] = tuple(checked(option.flag, text, option.parse) for text in given or ())
+        variable_value = merged.get(option.variable)
+        if option.repeats:
+            texts = given or [text.strip() for text in (variable_value or "").split(";") if text.strip()]
+            source = option.flag if given else option.variable
+            values[option.field] = tuple(checked(source, text, option.parse) for text in texts)
         elif given is not None:
             values[option.field] = checked(option.flag, given, option.parse)
-        elif merged.get(option.variable):
-            values[option.field] = checked(option.variable, merged[option.variable], option.parse)
-    if not values.get("brokers"):
+        elif variable_value:
+            values[option.field] = checked(option.variable, variable_value, option.parse)
+    if "brokers" in fields and not values.get("brokers"):
         raise SettingsError("no brokers are given: set KAFKA_BROKERS, or use --brokers host:port")
     if "file" in fields and "file" not in values:
         values["file"] = next((path for path in DEFAULT_DATA_FILES if path.exists()), DEFAULT_DATA_FILES[-1])
+    if "run_id" in fields and "run_id" not in values:
+        values["run_id"] = uuid.uuid4().hex[:12]
     if "size" in fields and "size" not in values and "duration_s" not in values:
         values["size"] = 10
     return Settings(**values)

@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import msgspec
 from hdrh.histogram import HdrHistogram
 
+from .clock import ClockOffset
 from .payload import Rejection
+from .series import Row, TimeSeries
+from .trace import Ledger, LedgerCounts
 
-SIGNIFICANT_DIGITS = 3
+SIGNIFICANT_DIGITS, PARTITION_DIGITS = 3, 2
 HIGHEST_TRACKABLE = 2**53
 DEFAULT_WINDOWS = (100, 1_000, 10_000, 100_000)
 TOTAL_EVERY = 1_000
 _MOST_PENDING = 8_192
 _TIMESTAMP_TYPES = {0: "none", 1: "CreateTime", 2: "LogAppendTime"}
+_CREATE_TIME = 1
+_PARTITION = "partition_ms/"  # and its number: a partition's histogram in a result
+_INHERITED_SHARE, _INHERITED_LEAST = 0.999, 100
+
+
+#: How a verdict begins that makes the measurement worthless.
+INVALID = "INVALID"
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,27 +54,58 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
     max: float | None = None
 
 
-class ConsumerSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What a consumer measured. The counters of `not_measured` and `measured` sum to `messages_read`."""
+class PartitionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The deltas of one output partition; percentiles within 1 %."""
 
+    partition: int
+    count: int
+    mean_ms: float | None
+    p50_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+
+
+class ConsumerSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a consumer measured. The counters of `not_measured` and `measured` sum to `messages_read`.
+
+    `delta_ms` is measured to the output record's stamp with `latency` "append", to the moment of receiving it with
+    "receive". `visible_ms` (receive − timestamp_start) and `append_to_visible_ms` (receive − stamp) are of the records
+    appended after this consumer was ready; they cross from a broker's clock to ours, hence `clock`.
+    """
+
+    verdict: str
     messages_read: int
     measured: int
     not_measured: dict[str, int]
     negative: int
     timestamp_types: dict[str, int]
+    bytes: int
     first_record_ms: int | None
     last_record_ms: int | None
     throughput_per_s: float | None
     throughput_mb_per_s: float | None
     elapsed_s: float
+    latency: str
     delta_ms: Distribution
+    visible_ms: Distribution
+    append_to_visible_ms: Distribution
+    clock: list[ClockOffset]
+    ledger: LedgerCounts | None
+    partitions: list[PartitionRow]
+    series: list[Row]
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the deltas mean something."""
+        return not self.verdict.startswith(INVALID)
 
 
 class ProducerSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What a producer sent. `messages` = `acknowledged` + `failed` + `unknown`.
 
     `throughput_per_s` is what was acknowledged over all the time until the last answer; `send_rate_per_s` is taken from
-    the first message sent to the last, and compares with the target. Lateness is n/a without a schedule.
+    the first message sent to the last, and compares with the target. `ack_ms` is from produce to acknowledgement; it
+    and lateness are n/a without a schedule. `stamp` is "send" or "intended": what stands in the messages' timestamps.
     """
 
     messages: int
@@ -77,7 +119,9 @@ class ProducerSummary(msgspec.Struct, frozen=True, kw_only=True):
     throughput_mb_per_s: float | None
     send_rate_per_s: float | None
     target_rate_per_s: float | None
+    stamp: str
     lateness_ms: Distribution
+    ack_ms: Distribution
 
 
 class HistogramState(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,15 +143,16 @@ class Histogram:
     the HdrHistograms when it has many distinct ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, significant_digits: int = SIGNIFICANT_DIGITS) -> None:
         self._pending: Counter[int] = Counter()
-        self._positive, self._negative = _hdr(), _hdr()
+        self._positive = HdrHistogram(1, HIGHEST_TRACKABLE, significant_digits)
+        self._negative = HdrHistogram(1, HIGHEST_TRACKABLE, significant_digits)
         self._count = self._sum = self._sum_of_squares = 0
         self._min: int | None = None
         self._max: int | None = None
 
-    def add(self, values: Iterable[int]) -> None:
-        """Record each of `values`."""
+    def add(self, values: Iterable[int] | Mapping[int, int]) -> None:
+        """Record each of `values`, or each key of a mapping as often as its value says."""
         self._pending.update(values)
         if len(self._pending) > _MOST_PENDING:
             self._settle()
@@ -123,6 +168,11 @@ class Histogram:
         self._sum_of_squares += other._sum_of_squares
         self._min = _least(self._min, other._min)
         self._max = _greatest(self._max, other._max)
+
+    def zeros(self) -> int:
+        """How many samples are exactly 0."""
+        self._settle()
+        return int(self._positive.get_count_at_value(0))
 
     def negative(self) -> int:
         """How many samples are below 0."""
@@ -166,8 +216,8 @@ class Histogram:
     def from_state(cls, state: HistogramState) -> Histogram:
         """The histogram that `state` was made of."""
         histogram = cls()
-        histogram._positive.decode_and_add(state.positive)
-        histogram._negative.decode_and_add(state.negative)
+        histogram._positive = HdrHistogram.decode(state.positive)
+        histogram._negative = HdrHistogram.decode(state.negative)
         histogram._count, histogram._min, histogram._max = state.count, state.min, state.max
         histogram._sum, histogram._sum_of_squares = int(state.sum), int(state.sum_of_squares)
         return histogram
@@ -216,12 +266,17 @@ Event = WindowAverage | TotalRead
 class Statistics:
     """The consumer's statistics. Windows tumble over the measured messages in the order read."""
 
-    def __init__(self, windows: Sequence[int] = DEFAULT_WINDOWS) -> None:
+    def __init__(self, windows: Sequence[int] = DEFAULT_WINDOWS, *, latency: str = "append") -> None:
         self._window_sums = dict.fromkeys(sorted(set(windows)), 0)
         self._boundaries = sorted({*self._window_sums, TOTAL_EVERY})
         self._rejections: Counter[Rejection] = Counter()
         self._timestamp_types: Counter[int] = Counter()
-        self._deltas = Histogram()
+        self._latency = latency
+        self._deltas, self._visible, self._append_to_visible = Histogram(), Histogram(), Histogram()
+        self._partitions: dict[int, Histogram] = {}
+        self.series = TimeSeries()
+        self.clock: list[ClockOffset] = []
+        self.ledger: Ledger | None = None
         self._first_ms: int | None = None
         self._last_ms: int | None = None
         self._bytes = 0
@@ -245,9 +300,14 @@ class Statistics:
             self._last_ms = _greatest(self._last_ms, max(known))
         self._bytes += size_bytes
 
-    def add(self, deltas_ms: Sequence[int]) -> list[Event]:
+    def add(self, deltas_ms: Sequence[int], stamps_ms: Sequence[int], partitions: Sequence[int]) -> list[Event]:
         """Measure consecutive messages; returns what they completed, in order."""
-        self._deltas.add(deltas_ms)
+        for partition, second, counts in _runs(deltas_ms, stamps_ms, partitions):
+            self._deltas.add(counts)
+            self.series.add(second, counts)
+            if partition not in self._partitions:
+                self._partitions[partition] = Histogram(PARTITION_DIGITS)
+            self._partitions[partition].add(counts)
         events: list[Event] = []
         done = 0
         while done < len(deltas_ms):
@@ -260,31 +320,115 @@ class Statistics:
             events += self._completed()
         return events
 
-    def reject(self, reason: Rejection) -> int:
-        """Count a message that gave no delta; returns how many there are of its kind."""
-        self._rejections[reason] += 1
+    def add_visible(self, deltas_ms: Sequence[int], stamps_ms: Sequence[int], received_ms: int) -> None:
+        """Note when messages were received, of which `deltas_ms` are to their stamps."""
+        waits_ms = [received_ms - stamp_ms for stamp_ms in stamps_ms]
+        self._append_to_visible.add(waits_ms)
+        self._visible.add([delta_ms + wait_ms for delta_ms, wait_ms in zip(deltas_ms, waits_ms, strict=True)])
+
+    def reject(self, reason: Rejection, count: int = 1) -> int:
+        """Count messages that gave no delta; returns how many there are of their kind."""
+        self._rejections[reason] += count
         return self._rejections[reason]
 
     def summary(self, *, elapsed_s: float) -> ConsumerSummary:
         """The statistics so far; `elapsed_s` is how long the consumer has been reading."""
         span_s = ((self._last_ms or 0) - (self._first_ms or 0)) / 1000
+        in_span = self.read - self._rejections[Rejection.WARMUP]
         return ConsumerSummary(
+            verdict=self.verdict(),
             messages_read=self.read,
             measured=self.measured,
             not_measured={reason.value: self._rejections[reason] for reason in Rejection},
             negative=self._deltas.negative(),
             timestamp_types={_TIMESTAMP_TYPES[kind]: count for kind, count in sorted(self._timestamp_types.items())},
+            bytes=self._bytes,
             first_record_ms=self._first_ms,
             last_record_ms=self._last_ms,
-            throughput_per_s=per_second(self.read, span_s),
+            throughput_per_s=per_second(in_span, span_s),
             throughput_mb_per_s=per_second(self._bytes / 1e6, span_s),
             elapsed_s=elapsed_s,
+            latency=self._latency,
             delta_ms=self._deltas.distribution(),
+            visible_ms=self._visible.distribution(),
+            append_to_visible_ms=self._append_to_visible.distribution(),
+            clock=self.clock,
+            ledger=self.ledger.counts(None) if self.ledger is not None else None,
+            partitions=[_partition_row(number, histogram) for number, histogram in sorted(self._partitions.items())],
+            series=self.series.rows(),
         )
+
+    @classmethod
+    def restored(
+        cls, summary: ConsumerSummary, histograms: Mapping[str, Histogram], series: TimeSeries, ledger: Ledger | None
+    ) -> Statistics:
+        """The statistics that these were taken of, windows aside, to be merged."""
+        found = cls(latency=summary.latency)
+        found.measured, found._bytes = summary.measured, summary.bytes
+        found._rejections.update({Rejection(name): count for name, count in summary.not_measured.items() if count})
+        kinds = {name: kind for kind, name in _TIMESTAMP_TYPES.items()}
+        found._timestamp_types.update({kinds[name]: count for name, count in summary.timestamp_types.items()})
+        found._first_ms, found._last_ms = summary.first_record_ms, summary.last_record_ms
+        found._deltas, found._visible = histograms["delta_ms"], histograms["visible_ms"]
+        found._append_to_visible = histograms["append_to_visible_ms"]
+        for name, histogram in histograms.items():
+            if name.startswith(_PARTITION):
+                found._partitions[int(name.removeprefix(_PARTITION))] = histogram
+        found.series, found.ledger, found.clock = series, ledger, list(summary.clock)
+        return found
+
+    def merge(self, other: Statistics) -> None:
+        """Add all that `other` counted and measured, windows aside. Associative and commutative."""
+        self.measured += other.measured
+        self._bytes += other._bytes
+        self._rejections.update(other._rejections)
+        self._timestamp_types.update(other._timestamp_types)
+        self._first_ms, self._last_ms = (
+            _least(self._first_ms, other._first_ms),
+            _greatest(self._last_ms, other._last_ms),
+        )
+        self._deltas.merge(other._deltas)
+        self._visible.merge(other._visible)
+        self._append_to_visible.merge(other._append_to_visible)
+        for number, histogram in other._partitions.items():
+            self._partitions.setdefault(number, Histogram(PARTITION_DIGITS)).merge(histogram)
+        self.series.merge(other.series)
+        if other.ledger is not None:
+            self.ledger = self.ledger or Ledger()
+            self.ledger.merge(other.ledger)
+        self.clock = sorted(
+            {*self.clock, *other.clock}, key=lambda found: (found.broker, found.bound_ms, found.offset_ms)
+        )
+
+    def verdict(self) -> str:
+        """Whether the deltas mean something, in words: see docs/measurement.md, "Which clock stamped it"."""
+        if not self.measured:
+            return f"{INVALID}: nothing was measured"
+        created = self._timestamp_types[_CREATE_TIME]
+        if self._latency == "receive":
+            return "valid: from timestamp_start to the moment of receiving, by this machine's clock"
+        if not created:
+            return "valid: the broker stamped every result (LogAppendTime)"
+        inherited = self._deltas.zeros() >= _INHERITED_SHARE * self.measured
+        if inherited and self.measured >= _INHERITED_LEAST:
+            return (
+                f"{INVALID}: the results carry their inputs' timestamps (CreateTime, deltas of exactly 0), so nothing "
+                "was measured; make the output topic LogAppendTime, or use --latency receive"
+            )
+        return "uncertain: the operator's side stamped results (CreateTime), by a clock that this tool does not know"
 
     def histograms(self) -> Mapping[str, Histogram]:
         """The histograms behind the summary's distributions, by field name."""
-        return {"delta_ms": self._deltas}
+        return {
+            "delta_ms": self._deltas,
+            "visible_ms": self._visible,
+            "append_to_visible_ms": self._append_to_visible,
+            **{f"{_PARTITION}{number}": histogram for number, histogram in self._partitions.items()},
+        }
+
+    def details(self) -> dict[str, Any]:
+        """What a result holds beside summary and histograms, for merging."""
+        return {"series": self.series.state(), "ledger": self.ledger.state() if self.ledger is not None else None}
 
     def _until_boundary(self) -> int:
         return min(size - self.measured % size for size in self._boundaries)
@@ -305,13 +449,45 @@ class Statistics:
         return events
 
 
+def _runs(
+    deltas_ms: Sequence[int], stamps_ms: Sequence[int], partitions: Sequence[int]
+) -> Iterator[tuple[int, int, Counter[int]]]:
+    """(partition, second of the output's stamp, how often each delta) of consecutive messages that share both."""
+    start = 0
+    for partition, group in groupby(partitions):
+        end = start + len(list(group))
+        stamps = stamps_ms[start:end]
+        second = min(stamps) // 1000
+        if max(stamps) // 1000 == second:
+            yield partition, second, Counter(deltas_ms[start:end])
+        else:
+            at = start
+            for second, same in groupby(stamps, _second_of):
+                size = len(list(same))
+                yield partition, second, Counter(deltas_ms[at : at + size])
+                at += size
+        start = end
+
+
+def _second_of(stamp_ms: int) -> int:
+    return stamp_ms // 1000
+
+
+def _partition_row(partition: int, histogram: Histogram) -> PartitionRow:
+    found = histogram.distribution()
+    return PartitionRow(
+        partition=partition,
+        count=found.count,
+        mean_ms=found.mean,
+        p50_ms=found.p50,
+        p99_ms=found.p99,
+        max_ms=found.max,
+    )
+
+
 def per_second(amount: float, elapsed_s: float) -> float | None:
     """A rate, or None where no time has passed."""
     return amount / elapsed_s if elapsed_s > 0 else None
-
-
-def _hdr() -> HdrHistogram:
-    return HdrHistogram(1, HIGHEST_TRACKABLE, SIGNIFICANT_DIGITS)
 
 
 def _value_at_rank(hdr: HdrHistogram, rank: int) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
 
+from ..clock import ClockOffset
+from ..limits import Outcome
 from ..stats import Distribution, Event, WindowAverage
 
 _NONE = "n/a"
 _UNITS = (("_mb_per_s", "MB/s"), ("_per_s", "messages/s"), ("_ms", "ms"), ("_s", "s"))
 _LABEL_WIDTH = 32
+_LEAST_ROWS, _MOST_ROWS = 2, 20
 
 
 def event_line(event: Event) -> str:
@@ -38,6 +41,14 @@ def summary_lines(title: str, summary: msgspec.Struct) -> Iterator[str]:
         yield from _field_lines(name, getattr(summary, name))
 
 
+def limit_lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Each limit with its value."""
+    if outcomes:
+        yield ""
+        yield "Limits"
+        yield from (f"  {outcome.sentence}" for outcome in outcomes)
+
+
 def utc(stamp_ms: int) -> str:
     """A Kafka timestamp as ISO 8601 in UTC, or the bare number where a calendar does not reach."""
     try:
@@ -49,10 +60,17 @@ def utc(stamp_ms: int) -> str:
 
 def _field_lines(name: str, value: Any) -> Iterator[str]:
     label, unit = _label_and_unit(name)
-    if isinstance(value, Distribution):
+    if isinstance(value, list) and name == "clock":
+        yield from _clock_lines(value)
+    elif isinstance(value, Distribution):
         yield f"  {label + ' (' + unit + ')':{_LABEL_WIDTH}} {_NONE if value.count == 0 else ''}".rstrip()
         if value.count:
             yield from (_row(_label_and_unit(key)[0], getattr(value, key)) for key in value.__struct_fields__)
+    elif isinstance(value, msgspec.Struct):
+        yield f"  {label}"
+        yield from (_row(key.replace("_", " "), getattr(value, key)) for key in value.__struct_fields__)
+    elif isinstance(value, list):
+        yield from _table_lines(label, value)
     elif isinstance(value, dict):
         shown = {key: count for key, count in value.items() if count}
         yield f"  {label:{_LABEL_WIDTH}} {sum(shown.values())}"
@@ -61,6 +79,32 @@ def _field_lines(name: str, value: Any) -> Iterator[str]:
         yield f"  {label:{_LABEL_WIDTH}} {_NONE if value is None else utc(value)}"
     else:
         yield f"  {label:{_LABEL_WIDTH}} {_number(value)}{' ' + unit if unit and value is not None else ''}"
+
+
+def _clock_lines(clock: list[ClockOffset]) -> Iterator[str]:
+    if not clock:
+        yield f"  {'clock offset vs brokers':{_LABEL_WIDTH}} {_NONE}"
+    for found in clock:
+        label = f"clock offset vs broker {found.broker}"
+        yield f"  {label:{_LABEL_WIDTH}} {found.offset_ms:+.1f} ms ± {found.bound_ms:.1f} ms"
+
+
+def _table_lines(label: str, rows: list[msgspec.Struct]) -> Iterator[str]:
+    """At most so many rows; the result file has them all."""
+    if len(rows) < _LEAST_ROWS:
+        return
+    more = f", the first {_MOST_ROWS} of {len(rows)}; --result has all" if len(rows) > _MOST_ROWS else ""
+    yield f"  {label} (ms){more}"
+    names = rows[0].__struct_fields__
+    table = [[name.removesuffix("_ms").replace("_", " ") for name in names]]
+    table += [[_cell(name, getattr(row, name)) for name in names] for row in rows[:_MOST_ROWS]]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        yield "    " + "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
+
+
+def _cell(name: str, value: Any) -> str:
+    return utc(value) if name == "start_ms" else _number(value)
 
 
 def _row(label: str, value: Any) -> str:

@@ -10,6 +10,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support import measure
 
 from perf import limits, stats
 from perf.limits import Limit, metrics_of, parse
@@ -69,7 +70,7 @@ class LaterSummary(ConsumerSummary, frozen=True, kw_only=True):
 def consumer_summary(*deltas_ms: int) -> ConsumerSummary:
     """What the consumer makes of these deltas, three messages without a stamp and two that are no JSON."""
     statistics = Statistics()
-    statistics.add(deltas_ms)
+    measure(statistics, deltas_ms)
     for reason in [Rejection.NO_TIMESTAMP_START] * 3 + [Rejection.NOT_JSON] * 2:
         statistics.reject(reason)
     statistics.records([1_000, 3_000], [1, 2], size_bytes=2_000)
@@ -383,7 +384,10 @@ def test_later_fields_are_metrics_without_a_line() -> None:
     today = consumer_summary(3)
     fields = {name: getattr(today, name) for name in today.__struct_fields__}
     summary = LaterSummary(
-        **fields, visible_ms=Distribution(count=1, p99=2100.0), lost=4, ledger={"unique": 9, "duplicated": 2}, rows=[1]
+        **{**fields, "visible_ms": Distribution(count=1, p99=2100.0)},
+        lost=4,
+        ledger={"unique": 9, "duplicated": 2},
+        rows=[1],
     )
     metrics = metrics_of(summary)
     assert metrics["visible p99"] == 2100.0

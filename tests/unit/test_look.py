@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Message
 
-from perf.payload import Reader
+from perf.payload import PayloadReader
 
 STAMP_MS = 1_795_000_000_000
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +21,7 @@ lines: Callable[[Message, Reader], list[str]] = runpy.run_path(str(ROOT / "test.
 
 def shown(value: bytes | None, stamp: tuple[int, int] = (2, STAMP_MS)) -> list[str]:
     """The lines for a message of partition 1, offset 42."""
-    return lines(Message("t", 1, 42, None, value, timestamp=stamp), Reader(["timestamp_start"]))
+    return lines(Message("t", 1, 42, None, value, timestamp=stamp), PayloadReader(["timestamp_start"]))
 
 
 def test_a_message_is_shown_with_both_stamps_and_their_difference() -> None:

@@ -11,7 +11,8 @@ from confluent_kafka import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf.payload import DAY_MS, Reader, Rejection
+from perf.payload import DAY_MS, PayloadReader, Rejection
+from perf.settings import Settings
 from perf.stats import Event, Statistics, TotalRead, WindowAverage
 from PerfConsumer import Meter
 
@@ -40,7 +41,7 @@ def message(value: bytes | None, *, offset: int = 0, stamp: tuple[int, int] = (L
 
 def meter(windows: Sequence[int] = (2, 5, 1_000)) -> Meter:
     """A meter with small windows."""
-    return Meter(Reader(["timestamp_start"]), Statistics(windows), "t")
+    return Meter(PayloadReader(["timestamp_start"]), Statistics(windows), Settings(topic="t"))
 
 
 def measured_in_chunks(subject: Meter, messages: Sequence[Message], chunks: Sequence[int]) -> list[Event]:
@@ -119,7 +120,7 @@ def test_the_first_few_of_each_kind_are_shown_with_their_place(caplog: pytest.Lo
     assert ["only counted" in line for line in lines] == [False, False, True]
     seconds = [line for line in caplog.messages if "implausible_timestamp_start" in line]
     assert len(seconds) == 3
-    assert "timestamp_start=1794999999 looks like seconds" in seconds[0]
+    assert "1794999999 looks like seconds: --timestamp-unit s" in seconds[0]
 
 
 def test_the_first_negative_delta_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -130,6 +131,15 @@ def test_the_first_negative_delta_is_said_once(caplog: pytest.LogCaptureFixture)
             subject.measure([message(b'{"timestamp_start":1795000000003}', offset=offset)])
     assert len(caplog.messages) == 1
     assert "partition 3, offset 7 has a negative delta, -3 ms" in caplog.messages[0]
+
+
+def test_a_delta_of_zero_is_not_negative(caplog: pytest.LogCaptureFixture) -> None:
+    """The same millisecond is a sample like any other, also in a batch that is looked at one by one."""
+    subject = meter()
+    with caplog.at_level(logging.WARNING):
+        subject.measure([message(b'{"timestamp_start":1795000000000}'), message(b"hello")])
+    assert not any("negative" in line for line in caplog.messages)
+    assert subject.statistics.summary(elapsed_s=1.0).negative == 0
 
 
 def test_create_time_is_said_once_with_the_command(caplog: pytest.LogCaptureFixture) -> None:

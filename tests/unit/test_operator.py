@@ -17,10 +17,10 @@ from demo import streams_operator
 from demo.streams_operator import StreamsOperator, with_timestamp_start
 from kafka.consumer import Consumer
 from kafka.producer import KeyValue, Producer
-from perf.payload import Reader
+from perf.payload import PayloadReader
 
 STAMP_MS = 1_795_000_000_000
-READER = Reader(["timestamp_start"])
+READER = PayloadReader(["timestamp_start"])
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 values = st.recursive(

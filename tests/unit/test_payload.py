@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support import measure
 
-from perf.payload import DAY_MS, YEAR_2000_MS, Reader, Rejection, UnusualBatch, is_plausible
+from perf.payload import DAY_MS, YEAR_2000_MS, PayloadReader, Rejection, UnusualBatch, is_plausible
 from perf.settings import OPTIONS, SettingsError, checked
 from perf.stats import Statistics
 
 STAMP_MS = 1_795_000_000_000
 START_MS = STAMP_MS - 1_000
-READER = Reader(["timestamp_start"])
-NESTED = Reader(["meta", "time"])
+READER = PayloadReader(["timestamp_start"])
+NESTED = PayloadReader(["meta", "time"])
 
 DEEP = 10_000
 
@@ -122,7 +123,7 @@ PAYLOADS: dict[str, tuple[bytes | None, int | str]] = {
 }
 
 
-def outcome(reader: Reader, value: bytes | None, stamp_ms: int = STAMP_MS) -> int | str:
+def outcome(reader: PayloadReader, value: bytes | None, stamp_ms: int = STAMP_MS) -> int | str:
     """The delta, or the counter's name."""
     found = reader.delta(value, stamp_ms)
     return found.value if isinstance(found, Rejection) else found
@@ -164,7 +165,7 @@ def test_the_counters_of_the_whole_table_sum_to_the_messages_read() -> None:
         if isinstance(found, Rejection):
             statistics.reject(found)
         else:
-            statistics.add([found])
+            measure(statistics, [found])
         if isinstance(counter, str):
             expected[counter] += 1
     summary = statistics.summary(elapsed_s=1.0)
@@ -213,8 +214,8 @@ def test_any_attribute_name_can_hold_the_stamp(name: str, outer: tuple[str, ...]
         document = {part: document}
     for ascii_only in (True, False):
         value = json.dumps(document, ensure_ascii=ascii_only).encode()
-        assert Reader(path).deltas([value], [STAMP_MS]) == [1_000]
-        assert outcome(Reader(path), value.replace(b"1794999999000", b"null")) == "invalid_timestamp_start"
+        assert PayloadReader(path).deltas([value], [STAMP_MS]) == [1_000]
+        assert outcome(PayloadReader(path), value.replace(b"1794999999000", b"null")) == "invalid_timestamp_start"
 
 
 @pytest.mark.parametrize("name", ['quo"te', "back\\slash", "line\nend", "tab\t", "nul\x00"])
@@ -225,15 +226,17 @@ def test_names_that_msgspec_cannot_take_are_refused_or_read(name: str) -> None:
         path = checked(option.flag, name, option.parse)
     except SettingsError:
         return
-    assert outcome(Reader(path), json.dumps({path[0]: START_MS}).encode()) == 1_000
+    assert outcome(PayloadReader(path), json.dumps({path[0]: START_MS}).encode()) == 1_000
 
 
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (b'{"timestamp_start":1794999999}', "timestamp_start=1794999999 looks like seconds"),
-        (b'{"timestamp_start":-5}', "timestamp_start=-5"),
-        (b'{"timestamp_start":"x"}', ""),
+        (b'{"timestamp_start":1794999999}', "1794999999 looks like seconds: --timestamp-unit s"),
+        (b'{"timestamp_start":-5}', ": -5"),
+        (b'{"timestamp_start":"x"}', ': "x"'),
+        (b'{"timestamp_start":"2026-11-18 10:06:38.83Z"}', "looks like ISO 8601: --timestamp-unit iso8601"),
+        (b'{"timestamp_start":1794999999000000}', "looks like microseconds: --timestamp-unit us"),
         (b"", ""),
     ],
 )

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import measure
 
 from perf import process, result
 from perf.process import ExitCode, Output, Stop, exit_code, report
@@ -236,7 +237,7 @@ def test_a_closed_pipe_behind_stdout_moves_the_report_to_stderr() -> None:
 def reported(path: Path | None, *, stop: Stop | None = None, outcome: int = 0, output: Output | None = None) -> int:
     """The exit code of a report of three samples."""
     statistics = Statistics()
-    statistics.add([1, 2, 3])
+    measure(statistics, [1, 2, 3])
     return report(
         "Summary of the test",
         statistics.summary(elapsed_s=1.0),
@@ -247,6 +248,7 @@ def reported(path: Path | None, *, stop: Stop | None = None, outcome: int = 0, o
         stop=stop or Stop(),
         outcome=outcome,
         output=output,
+        details={"series": statistics.series.state()},
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import measure
 
 from perf import result
 from perf.payload import Rejection
@@ -30,7 +31,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 def consumer_result(values: list[int], rejected: list[Rejection], *, topic: str = "t", exit_code: int = 0) -> Result:
     """What a consumer that measured and rejected these would write."""
     statistics = Statistics()
-    statistics.add(values)
+    measure(statistics, values)
     for reason in rejected:
         statistics.reject(reason)
     return result.of(
@@ -40,6 +41,7 @@ def consumer_result(values: list[int], rejected: list[Rejection], *, topic: str 
         histograms=statistics.histograms(),
         started_at=STARTED_AT,
         exit_code=exit_code,
+        details={"series": statistics.series.state()},
     )
 
 
@@ -53,7 +55,9 @@ def producer_result(lateness_us: list[int]) -> Result:
         target_rate_per_s=0.5, lateness_ms=histogram.distribution(divisor=1_000),
     )  # fmt: skip
     histograms = {"lateness_us": histogram}
-    return result.of(summary, topic="t", configuration={}, histograms=histograms, started_at=STARTED_AT, exit_code=4)
+    return result.of(
+        summary, topic="t", configuration={}, histograms=histograms, started_at=STARTED_AT, exit_code=4, details={}
+    )
 
 
 @pytest.fixture(scope="module")

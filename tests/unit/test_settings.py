@@ -76,6 +76,8 @@ def test_every_variable_gives_what_its_flag_gives(field: str, tmp_path: Path) ->
         "brokers": "one:1,two:2", "topic": "t.1", "size": "7K", "file": "x.json", "keyname": "a.b", "rate_per_s": "2.5",
         "start": "latest", "group": "g", "timestamp_field": "x.y", "duration_s": "5m", "count": "3M",
         "idle_timeout_s": "500ms", "windows": "5,1K", "result": str(tmp_path / "result.json"),
+        "timestamp_header": "t", "timestamp_unit": "us", "latency": "receive", "isolation": "read_uncommitted",
+        "warmup": "30s", "fail_if": "p99 > 1s",
         "partitions": "6", "replication_factor": "3", "timestamp_type": "CreateTime",
     }  # fmt: skip
     option, text = OPTIONS[field], texts[field]
@@ -114,6 +116,13 @@ def test_dotenv_never_changes_the_process_environment(tmp_path: Path) -> None:
     found = load(dotenv=dotenv)
     assert found.environment == {"KAFKA_BROKERS": "broker:9092", "KAFKA_PASSWORD": "abc"}
     assert "KAFKA_PASSWORD" not in os.environ
+
+
+def test_what_is_set_to_nothing_is_not_in_the_environment(tmp_path: Path) -> None:
+    """The connection sees only variables with a value, also where `.env` has a bare name."""
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("KAFKA_APIKEY=\nKAFKA_USER\nKAFKA_CERT=''\n")
+    assert load(environment={**BROKERS, "PEM_CERT": ""}, dotenv=dotenv).environment == BROKERS
 
 
 def test_secrets_of_the_environment_are_not_in_the_repr() -> None:

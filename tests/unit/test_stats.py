@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support import measure
 
 from perf.payload import Rejection
 from perf.report.text import event_line
@@ -94,16 +95,16 @@ def feed(statistics: Statistics, items: Sequence[Item], chunks: Iterable[int]) -
     room = next(sizes)
     for item in items:
         if isinstance(item, Rejection):
-            events += statistics.add(pending)
+            events += measure(statistics, pending)
             pending = []
             statistics.reject(item)
             continue
         pending.append(item)
         room -= 1
         if room == 0:
-            events += statistics.add(pending)
+            events += measure(statistics, pending)
             pending, room = [], next(sizes)
-    return events + statistics.add(pending)
+    return events + measure(statistics, pending)
 
 
 def batch_with_average(average: float, size: int = 100) -> list[int]:
@@ -166,7 +167,7 @@ def test_a_hundred_thousand_messages_complete_all_four_windows_in_order() -> Non
     statistics = Statistics()
     events: list[Event] = []
     for start in range(0, 100_000, 2_000):
-        events += statistics.add(range(start, start + 2_000))
+        events += measure(statistics, range(start, start + 2_000))
     assert [event_line(event) for event in events[-5:]] == [
         "[STAT 100] - Average 99949.5 milliseconds / message",
         "[STAT 1K] - Average 99499.5 milliseconds / message",
@@ -188,15 +189,15 @@ def test_the_current_average_is_that_of_the_smallest_window() -> None:
     """Progress shows the smallest window's last average, and nothing before there is one."""
     statistics = Statistics([10, 2, 4])
     assert statistics.current_average_ms is None
-    statistics.add([1, 2])
+    measure(statistics, [1, 2])
     assert statistics.current_average_ms == 1.5
-    statistics.add([10, 20, 0])
+    measure(statistics, [10, 20, 0])
     assert statistics.current_average_ms == 15.0
 
 
 def test_averages_of_huge_deltas_are_exact() -> None:
     """A mean is rounded once, from the exact sum: no digit is lost where floats would have summed."""
-    assert Statistics([3]).add([2**62, 1, -(2**62)]) == [WindowAverage(3, 1 / 3)]
+    assert measure(Statistics([3]), [2**62, 1, -(2**62)]) == [WindowAverage(3, 1 / 3)]
 
 
 # --------------------------------------------------------------------------------------------------------- histogram
@@ -379,7 +380,7 @@ def test_throughput_comes_from_the_records_own_times() -> None:
     statistics = Statistics()
     stamps_ms = [1_000_000 + index % 2_001 for index in range(3_000)]
     statistics.records(stamps_ms, [2] * 3_000, 500 * 3_000)
-    statistics.add([1] * 2_999)
+    measure(statistics, [1] * 2_999)
     statistics.reject(Rejection.EMPTY)
     summary = statistics.summary(elapsed_s=99.0)
     assert (summary.throughput_per_s, summary.throughput_mb_per_s) == (1_500.0, 0.75)
@@ -399,7 +400,7 @@ def test_nothing_read_has_no_times_and_no_throughput() -> None:
 def test_the_summarys_histogram_is_the_one_in_the_result() -> None:
     """The histogram written to a result file gives the summary's distribution."""
     statistics = Statistics()
-    statistics.add([3, -4, 70_000])
+    measure(statistics, [3, -4, 70_000])
     assert statistics.histograms()["delta_ms"].distribution() == statistics.summary(elapsed_s=1.0).delta_ms
 
 

@@ -8,12 +8,27 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import measure
 
 from perf.payload import Rejection
 from perf.report.text import event_line, summary_lines, utc, window_label
-from perf.stats import ConsumerSummary, Distribution, ProducerSummary, Statistics, TotalRead, WindowAverage
+from perf.stats import (
+    ConsumerSummary,
+    Distribution,
+    PartitionRow,
+    ProducerSummary,
+    Statistics,
+    TotalRead,
+    WindowAverage,
+)
 
 CONSUMER = ConsumerSummary(
+    verdict="valid: all is well", latency="append", visible_ms=Distribution(count=0),
+    append_to_visible_ms=Distribution(count=0), series=[],
+    partitions=[
+        PartitionRow(partition=0, count=8, mean_ms=0.5, p50_ms=0.0, p99_ms=7.0, max_ms=7.0),
+        PartitionRow(partition=11, count=1, mean_ms=-1.0, p50_ms=-1.0, p99_ms=-1.0, max_ms=-1.0),
+    ],
     messages_read=12, measured=9, not_measured={"empty": 2, "not_json": 1, "no_kafka_timestamp": 0}, negative=1,
     timestamp_types={"CreateTime": 2, "LogAppendTime": 10}, first_record_ms=1_795_000_000_000,
     last_record_ms=1_795_000_002_000, throughput_per_s=6.0, throughput_mb_per_s=0.0015, elapsed_s=3.25,
@@ -23,6 +38,7 @@ CONSUMER = ConsumerSummary(
 CONSUMER_TEXT = """\
 
 Summary
+  verdict                          valid: all is well
   messages read                    12
   measured                         9
   not measured                     3
@@ -37,6 +53,7 @@ Summary
   throughput                       6 messages/s
   throughput                       0.002 MB/s
   elapsed                          3.25 s
+  latency                          append
   delta (ms)
     count                          9
     mean                           0.333
@@ -49,6 +66,12 @@ Summary
     p99.9                          7
     p99.99                         7
     max                            7
+  visible (ms)                     n/a
+  append to visible (ms)           n/a
+  partitions (ms)
+    partition  count  mean  p50  p99  max
+            0      8   0.5    0    7    7
+           11      1    -1   -1   -1   -1
 """
 
 
@@ -115,7 +138,15 @@ def test_without_data_there_is_na_and_never_zero() -> None:
     """An empty run's summary says n/a for every value that needs data."""
     lines = list(summary_lines("Summary", Statistics().summary(elapsed_s=0.0)))
     absent = [line.removesuffix("n/a").split("  ")[1] for line in lines if line.endswith("n/a")]
-    assert absent == ["first record", "last record", "throughput", "throughput", "delta (ms)"]
+    assert absent == [
+        "first record",
+        "last record",
+        "throughput",
+        "throughput",
+        "delta (ms)",
+        "visible (ms)",
+        "append to visible (ms)",
+    ]
     assert not any(line.strip().startswith(("mean", "p50", "max")) for line in lines)
 
 
@@ -136,7 +167,7 @@ def test_a_producer_summary_names_its_failures() -> None:
 def test_the_shown_counters_sum_to_the_messages_read(rejected: dict[Rejection, int], deltas: list[int]) -> None:
     """In the text too, measured and not measured are all that was read."""
     statistics = Statistics()
-    statistics.add(deltas)
+    measure(statistics, deltas)
     for reason, count in rejected.items():
         for _ in range(count):
             statistics.reject(reason)
