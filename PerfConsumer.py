@@ -11,8 +11,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Sequence
-from operator import methodcaller
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kafka.config import VARIABLES, client_config
 from perf import process, settings
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from kafka.config import ClientConfig
     from kafka.consumer import Consumer
+    from kafka.topics import Admin
     from perf.clock import ClockOffset
     from perf.payload import Reader, Rejection
     from perf.progress import Progress
@@ -44,7 +44,6 @@ _GC_THRESHOLD = 100_000  # a batch makes thousands of objects but no cycles: the
 _WAIT_S = 0.2
 _PROGRESS_EVERY_S = 0.5
 _SHOWN_OF_A_KIND = 3
-_CREATE_TIME = 1  # Message.timestamp()'s type
 
 
 def main() -> int:
@@ -59,7 +58,8 @@ def main() -> int:
 
     _require_live_reading(options)
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
-    partitions = Admin(config).describe(options.topic).partitions
+    admin = Admin(config)
+    partitions = admin.describe(options.topic).partitions
     consumer = Consumer(
         config,
         options.topic,
@@ -69,7 +69,7 @@ def main() -> int:
         isolation=options.isolation,
     )
     meter = Meter(reader_for(options), Statistics(options.windows, latency=options.latency), options)
-    meter.statistics.clock = _clock_offsets(config, options.clock_topic, meter.clock)
+    meter.statistics.clock = _clock_offsets(admin, config, options.clock_topic, meter.clock)
     process.log.info("reading topic %s (partitions: %d) from %s", options.topic, len(partitions), options.start)
     stop, progress, started_at = process.Stop().listen(), Progress(options.count), process.now()
     output, started_s, outcome = process.Output(stop, progress.write), time.monotonic(), 0
@@ -104,7 +104,7 @@ class Meter:
 
     def __init__(self, reader: Reader, statistics: Statistics, options: Settings) -> None:
         self._reader = reader
-        self._source = methodcaller(reader.source)
+        self._sources = _values if reader.source == "value" else _headers
         self._options = options
         self._said: set[str] = set()
         self.clock = WallClock()
@@ -126,12 +126,12 @@ class Meter:
 
         types, stamps_ms = zip(*[message.timestamp() for message in messages], strict=True)
         self.statistics.records(stamps_ms, types, sum(map(len, messages)))
-        if _CREATE_TIME in types:
+        if self.statistics.has_create_time:
             self._say_create_time()
         partitions: list[int] = [message.partition() for message in messages]  # type: ignore[misc]  # never None
         ends_ms = stamps_ms if self._options.latency == "append" else [received_ms] * len(messages)
         try:
-            deltas_ms = self._reader.deltas(list(map(self._source, messages)), ends_ms)
+            deltas_ms = self._reader.deltas(self._sources(messages), ends_ms)
         except UnusualBatch:
             return self._measure_singly(messages, received_ms)
         return self._add(deltas_ms, stamps_ms, partitions, received_ms)
@@ -144,7 +144,7 @@ class Meter:
         for message in messages:
             stamp_ms = message.timestamp()[1]
             end_ms = stamp_ms if self._options.latency == "append" else received_ms
-            delta_ms = self._reader.delta(self._source(message), end_ms)
+            delta_ms = self._reader.delta(self._sources([message])[0], end_ms)
             if isinstance(delta_ms, Rejection):
                 # what came before it first, because [TOTAL] counts in the order read
                 events += self._add(*_columns(found), received_ms) if found else []
@@ -200,7 +200,7 @@ class Meter:
         count = self.statistics.reject(reason)
         if count <= _SHOWN_OF_A_KIND:
             last = " (further ones are only counted)" if count == _SHOWN_OF_A_KIND else ""
-            hint = self._reader.hint(self._source(message), message.timestamp()[1])
+            hint = self._reader.hint(self._sources([message])[0], message.timestamp()[1])
             process.log.warning("not measured: %s: %s%s%s", _place(message), reason.value, hint, last)
 
     def _say_negative(self, delta_ms: int, message: Message) -> None:
@@ -237,15 +237,14 @@ class WallClock:
         return self._base_ms + time.monotonic() * 1000
 
 
-def _clock_offsets(config: ClientConfig, topic: str, clock: WallClock) -> list[ClockOffset]:
+def _clock_offsets(admin: Admin, config: ClientConfig, topic: str, clock: WallClock) -> list[ClockOffset]:
     """The brokers' clock offsets; none where the clock topic is missing or cannot be used."""
     from kafka.clock import probe
     from kafka.errors import TopicError
-    from kafka.topics import Admin
     from perf.clock import Probe, offset_from
 
     try:
-        leaders = Admin(config).describe(topic).leaders
+        leaders = admin.describe(topic).leaders
         found = probe(config, topic, leaders, clock.now_ms)
     except TopicError as error:
         process.log.info("the clock error is n/a: %s", error)
@@ -265,6 +264,14 @@ def _mark_source(trace: settings.Trace | None) -> Callable[[Sequence[Message]], 
         texts = MarkReader(trace.name).texts
         return lambda messages: texts([message.value() for message in messages])
     return lambda messages: [dict(message.headers() or ()).get(trace.name) for message in messages]
+
+
+def _values(messages: Sequence[Message]) -> list[bytes | None]:
+    return [message.value() for message in messages]
+
+
+def _headers(messages: Sequence[Message]) -> list[Any]:
+    return [message.headers() for message in messages]
 
 
 def _columns(rows: Sequence[tuple[int, int, int]]) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:

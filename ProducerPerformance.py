@@ -54,10 +54,11 @@ def main() -> int:
     if options.trace is not None and options.trace.place == "field":
         data.require_objects()
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
-    partitions = Admin(config).describe(options.topic).partitions
+    topic = Admin(config).describe(options.topic, with_configuration=True)
+    _check_stamps(topic.timestamp_type, options)
     producer = Producer(config, options.topic, acknowledge_each=options.rate_per_s > 0)
     process.log.info("sending to topic %s from %s (%d messages a lap)", options.topic, options.file, data.length)
-    sending = Sending(producer, data.messages(), options, partitions=len(partitions))
+    sending = Sending(producer, data.messages(), options, partitions=len(topic.partitions))
     stop, started_at, outcome = process.Stop().listen(), process.now(), process.ExitCode.DONE
     start_ns = time.monotonic_ns()
     try:
@@ -170,11 +171,8 @@ class Sending:
         acknowledged_us = self.producer.take_ack_us()
         if acknowledged_us:
             self.ack_us.add(acknowledged_us)
-        if self._options.stamp == "intended" and _LOG_APPEND_TIME in self.producer.timestamp_types:
-            raise settings.SettingsError(
-                f"--stamp intended: the topic {self._options.topic} is LogAppendTime, so the broker replaces the "
-                "intended times; it needs message.timestamp.type=CreateTime"
-            )
+        if _LOG_APPEND_TIME in self.producer.timestamp_types:
+            _check_stamps("LogAppendTime", self._options)
 
     def _outgoing(self, message: KeyValue, stamp_ms: int) -> Outgoing:
         from kafka.producer import Outgoing
@@ -192,6 +190,21 @@ class Sending:
         if trace.place == "header":
             return Outgoing(key, value, partition, stamp_ms, [(trace.name, mark)])
         return Outgoing(key, with_field(value, trace.name, mark), partition, stamp_ms)
+
+
+def _check_stamps(timestamp_type: str | None, options: Settings) -> None:
+    """What the input topic's timestamp type means for the measurement; None where it may not be read."""
+    if timestamp_type == "LogAppendTime" and options.stamp == "intended":
+        raise settings.SettingsError(
+            f"--stamp intended: the topic {options.topic} is LogAppendTime, so the broker replaces the intended times; "
+            "it needs message.timestamp.type=CreateTime"
+        )
+    if timestamp_type == "CreateTime" and options.stamp == "send":
+        process.log.warning(
+            "the topic %s has message.timestamp.type=CreateTime: its stamps are this machine's clock at sending, so "
+            "the delta has the wait in this client and the difference of two clocks in it",
+            options.topic,
+        )
 
 
 def _summary(sending: Sending, options: Settings, *, elapsed_s: float, send_elapsed_s: float) -> ProducerSummary:

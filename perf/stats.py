@@ -288,6 +288,11 @@ class Statistics:
         """Messages read: the sum of all counters."""
         return self.measured + self._rejections.total()
 
+    @property
+    def has_create_time(self) -> bool:
+        """Whether a record was stamped by its producer."""
+        return self._timestamp_types[_CREATE_TIME] > 0
+
     def records(self, stamps_ms: Sequence[int], types: Sequence[int], size_bytes: int) -> None:
         """Note the Kafka timestamps, their types (as Message.timestamp() gives them) and the size of a batch."""
         if types.count(types[0]) == len(types):  # the usual case, and much faster than counting
@@ -453,19 +458,28 @@ def _runs(
     deltas_ms: Sequence[int], stamps_ms: Sequence[int], partitions: Sequence[int]
 ) -> Iterator[tuple[int, int, Counter[int]]]:
     """(partition, second of the output's stamp, how often each delta) of consecutive messages that share both."""
+    for partition, start, end in _same_partition(partitions):
+        deltas, stamps = deltas_ms[start:end], stamps_ms[start:end]
+        second = _second_of(min(stamps))
+        if _second_of(max(stamps)) == second:
+            yield partition, second, Counter(deltas)
+            continue
+        at = 0
+        for second, same in groupby(stamps, _second_of):
+            size = len(list(same))
+            yield partition, second, Counter(deltas[at : at + size])
+            at += size
+
+
+def _same_partition(partitions: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """(partition, start, end) of each run of one partition."""
+    if partitions and partitions.count(partitions[0]) == len(partitions):  # much faster than groupby
+        yield partitions[0], 0, len(partitions)
+        return
     start = 0
     for partition, group in groupby(partitions):
         end = start + len(list(group))
-        stamps = stamps_ms[start:end]
-        second = min(stamps) // 1000
-        if max(stamps) // 1000 == second:
-            yield partition, second, Counter(deltas_ms[start:end])
-        else:
-            at = start
-            for second, same in groupby(stamps, _second_of):
-                size = len(list(same))
-                yield partition, second, Counter(deltas_ms[at : at + size])
-                at += size
+        yield partition, start, end
         start = end
 
 
