@@ -240,14 +240,17 @@ class WallClock:
 def _clock_offsets(admin: Admin, config: ClientConfig, topic: str, clock: WallClock) -> list[ClockOffset]:
     """The brokers' clock offsets; none where the clock topic is missing or cannot be used."""
     from kafka.clock import probe
-    from kafka.errors import TopicError
+    from kafka.errors import TopicError, TopicMissingError
     from perf.clock import Probe, offset_from
 
     try:
         leaders = admin.describe(topic).leaders
         found = probe(config, topic, leaders, clock.now_ms)
+    except TopicMissingError:
+        process.log.info("the clock error is n/a: PerfTopics.py clock makes the topic %s that it needs", topic)
+        return []
     except TopicError as error:
-        process.log.info("the clock error is n/a: %s", error)
+        process.log.warning("the clock error is n/a: %s", error)
         return []
     return [offset_from(broker, [Probe(*times) for times in probes]) for broker, probes in sorted(found.items())]
 

@@ -51,6 +51,8 @@ def main() -> int:
     if counts is not None:
         output.lines(summary_lines("Ledger: messages marked by producers, found by consumers", counts))
         metrics |= metrics_of(counts)
+        if counts.untraced and not counts.unique:
+            process.log.warning("no result carries a mark: does the operator copy the field, header or key of --trace?")
     checked = [limit.check(metrics) for limit in options.fail_if]
     output.lines(limit_lines(checked))
     outcomes.append(process.ExitCode.LIMIT_EXCEEDED if any(one.exceeded for one in checked) else 0)

@@ -45,6 +45,10 @@ class TopicError(Fault):
     exit_code = 3
 
 
+class TopicMissingError(TopicError):
+    """The topic does not exist."""
+
+
 class FatalClientError(Fault):
     """librdkafka declared the client unusable (KafkaError.fatal())."""
 

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from .config import ClientConfig
-from .errors import ConnectError, ErrorLog, TopicError, cause, new_client
+from .errors import ConnectError, ErrorLog, TopicError, TopicMissingError, cause, new_client
 
 CONNECT_TIMEOUT_S = 8.0
 _POLL_S = 0.05
@@ -152,7 +152,9 @@ class Admin:
         if code == KafkaError.TOPIC_ALREADY_EXISTS:
             return _TopicExists(topic)
         if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            return TopicError(f"the topic {topic} does not exist; create it with: python PerfTopics.py create {topic}")
+            return TopicMissingError(
+                f"the topic {topic} does not exist; create it with: python PerfTopics.py create {topic}"
+            )
         if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             return TopicError(
                 f"not authorised for the topic {topic}, or it does not exist; where the credentials allow it, "

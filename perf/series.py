@@ -202,7 +202,7 @@ def _row(number: int, width_s: int, cells: _Cells) -> Row:
 
     def percentile(percent: int) -> int:
         rank = -(-percent * up_to[-1] // 100)
-        return max(min(highest_in(cells.buckets[bisect_left(up_to, rank)]), cells.max), cells.min)
+        return min(highest_in(cells.buckets[bisect_left(up_to, rank)]), cells.max)
 
     return Row(
         start_ms=number * width_s * 1_000,

@@ -93,7 +93,7 @@ def _table_lines(label: str, rows: list[msgspec.Struct]) -> Iterator[str]:
     """At most so many rows; the result file has them all."""
     if len(rows) < _LEAST_ROWS:
         return
-    more = f", the first {_MOST_ROWS} of {len(rows)}; --result has all" if len(rows) > _MOST_ROWS else ""
+    more = f", the first {_MOST_ROWS} of {len(rows)}; the result file has all" if len(rows) > _MOST_ROWS else ""
     yield f"  {label} (ms){more}"
     names = rows[0].__struct_fields__
     table = [[name.removesuffix("_ms").replace("_", " ") for name in names]]
