@@ -56,7 +56,7 @@ def main() -> int:
     from perf.progress import Progress
     from perf.stats import Statistics
 
-    _require_live_reading(options)
+    _check_combinations(options)
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
     admin = Admin(config)
     partitions = admin.describe(options.topic).partitions
@@ -219,9 +219,10 @@ class Meter:
             process.log.warning(
                 "the topic %s has message.timestamp.type=CreateTime: its stamps come from the operator, not from the "
                 "broker, and the deltas mean what that clock means. To measure, make it LogAppendTime, for example: "
-                "kafka-configs.sh --alter --entity-type topics --entity-name %s "
+                "kafka-configs.sh --bootstrap-server %s --alter --entity-type topics --entity-name %s "
                 "--add-config message.timestamp.type=LogAppendTime",
                 self._options.topic,
+                self._options.brokers,
                 self._options.topic,
             )
 
@@ -244,8 +245,10 @@ def _clock_offsets(admin: Admin, config: ClientConfig, topic: str, clock: WallCl
     from perf.clock import Probe, offset_from
 
     try:
-        leaders = admin.describe(topic).leaders
-        found = probe(config, topic, leaders, clock.now_ms)
+        described = admin.describe(topic, with_configuration=True)
+        if described.timestamp_type == "CreateTime":
+            raise TopicError(f"the clock topic {topic} is not LogAppendTime, so its stamps are not the broker's")
+        found = probe(config, topic, described.leaders, clock.now_ms)
     except TopicMissingError:
         process.log.info("the clock error is n/a: PerfTopics.py clock makes the topic %s that it needs", topic)
         return []
@@ -282,7 +285,9 @@ def _columns(rows: Sequence[tuple[int, int, int]]) -> tuple[Sequence[int], Seque
     return deltas_ms, stamps_ms, partitions
 
 
-def _require_live_reading(options: Settings) -> None:
+def _check_combinations(options: Settings) -> None:
+    if options.clock_topic == options.topic:
+        raise settings.SettingsError(f"--clock-topic {options.topic} is the topic to measure: no probe may go there")
     if options.latency == "receive" and (options.start != "latest" or options.group is not None):
         raise settings.SettingsError(
             "--latency receive measures messages that arrive while it reads: it needs --from latest, and no --group"

@@ -32,7 +32,8 @@ def main() -> int:
     if not arguments.names and arguments.command == "create":
         parser.error("create needs at least one topic name")
     names = arguments.names or [CLOCK_TOPIC]
-    names = [settings.checked("topic name", name, settings.topic_name) for name in names]
+    allowed = settings.clock_name if arguments.command == "clock" else settings.topic_name
+    names = [settings.checked("topic name", name, allowed) for name in names]
     admin = Admin(client_config(options.environment, brokers=options.brokers, overrides=options.config))
     for name in names:
         if arguments.command == "clock":

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DAY_MS = 86_400_000
 YEAR_2000_MS = 946_684_800_000
 _NUMBER = re.compile(r"\s*-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?\s*", re.ASCII)
+_POSITION = re.compile(r"[0-9]{1,9}", re.ASCII)
 _MOST_DIGITS = 400
 _BINARY_BYTES = 8
 _SHOWN_CHARACTERS = 60
@@ -214,7 +215,8 @@ class MarkReader:
         try:
             return str(self._extract([value])[0])
         except _UNUSUAL:
-            found = _member(_document(value or b""), self._name)
+            document = _document(value or b"")
+            found = document.get(self._name) if isinstance(document, dict) else None
             return found if isinstance(found, str) else None
 
 
@@ -225,7 +227,7 @@ def is_plausible(start_ms: int, stamp_ms: int) -> bool:
 
 def _extractor(path: Sequence[str], leaf: Any) -> Callable[[Sequence[bytes | None]], list[Any]]:
     """Payloads → the values of type `leaf` at `path`; digits behind the first name are a position in an array."""
-    position = next((number for number, name in enumerate(path) if number and name.isdigit()), None)
+    position = next((number for number, name in enumerate(path) if number and _POSITION.fullmatch(name)), None)
     if position is not None:
         outer = _extractor(path[:position], list[msgspec.Raw])
         inner = _extractor(path[position + 1 :], leaf)
@@ -250,7 +252,7 @@ def _document(value: bytes) -> Any:
 
 
 def _member(document: Any, name: str) -> Any:
-    if isinstance(document, list) and name.isdigit() and int(name) < len(document):
+    if isinstance(document, list) and _POSITION.fullmatch(name) and int(name) < len(document):
         return document[int(name)]
     return document.get(name, _MISSING) if isinstance(document, dict) else _MISSING
 

@@ -178,6 +178,13 @@ def field_path(text: str) -> tuple[str, ...]:
     return path
 
 
+def clock_name(text: str) -> str:
+    """A topic's name that ends in -clock, so that no probe ever goes to a topic that is there for something else."""
+    if not topic_name(text).endswith("-clock"):
+        raise ValueError("a topic name that ends in -clock")
+    return text
+
+
 def property_pair(text: str) -> tuple[str, str]:
     """K=V."""
     name, equals, value = text.partition("=")
@@ -281,7 +288,7 @@ _OPTIONS = (
            "ms", "how the input message's timestamp is written: ms, s, us, ns or iso8601"),
     Option("latency", "--latency", "LATENCY", _READING, one_of("append", "receive"), "append",
            "measure to the result's Kafka timestamp (append), or to the moment of receiving it (receive)"),
-    Option("clock_topic", "--clock-topic", "CLOCK_TOPIC", _READING, topic_name, "performance-test-clock",
+    Option("clock_topic", "--clock-topic", "CLOCK_TOPIC", _READING, clock_name, "performance-test-clock",
            "topic for probes of the brokers' clocks (PerfTopics.py clock makes it); without it their error is n/a"),
     Option("isolation", "--isolation", "ISOLATION", _READING, one_of("read_committed", "read_uncommitted"),
            "read_committed", "whether results of open and aborted transactions are left out"),
