@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -147,7 +148,7 @@ def merged(results: Sequence[Result]) -> Result:
             for start_ms, result in zip(starts_ms, producers, strict=True)
         ]
         return _merged_producers(producers, common, elapsed_s=max(spans_s), send_elapsed_s=max(sends_s))
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, zlib.error, msgspec.MsgspecError) as error:
         raise ResultError(f"these results cannot be merged: {error}") from error
 
 
