@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from kafka.config import MECHANISMS, VARIABLES
-from perf import result, stats
+from perf import clock, result, series, stats, trace
+from perf.payload import UNITS, Rejection
 from perf.process import ExitCode
 from perf.settings import OPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SCRIPTS = ("ProducerPerformance", "PerfConsumer", "PerfTopics", "test")
+MEASUREMENT = (ROOT / "docs" / "measurement.md").read_text(encoding="utf-8")
+SCRIPTS = ("ProducerPerformance", "PerfConsumer", "PerfTopics", "PerfReport", "test")
 
 
 def section(title: str) -> str:
@@ -53,16 +55,15 @@ def test_connection_variables_and_mechanisms() -> None:
 def test_exit_codes() -> None:
     """The README's table of exit codes has each that the scripts use, and no other."""
     shown = {int(number) for row in rows(section("Exit codes")) for number in row[0].split(",")}
-    used = {int(code) for code in ExitCode}
-    used.discard(ExitCode.LIMIT_EXCEEDED)  # comes with --fail-if
-    assert shown == used | {130, 143}
+    assert shown == {int(code) for code in ExitCode} | {130, 143}
 
 
 def fields() -> Iterator[tuple[str, str]]:
     """Each field of the structs that a result file is made of."""
     structs = (
         result.ConsumerResult, result.ProducerResult, stats.ConsumerSummary, stats.ProducerSummary,
-        stats.Distribution, stats.HistogramState,
+        stats.Distribution, stats.HistogramState, stats.PartitionRow, series.Row, series.SeriesState,
+        trace.LedgerCounts, trace.LedgerState, clock.ClockOffset,
     )  # fmt: skip
     for struct in structs:
         for name in struct.__struct_fields__:
@@ -73,6 +74,55 @@ def fields() -> Iterator[tuple[str, str]]:
 def test_every_field_of_a_result_is_described(struct: str, name: str) -> None:
     """docs/result.md names each field of a result file."""
     assert f"`{name}`" in (ROOT / "docs" / "result.md").read_text(encoding="utf-8"), struct
+
+
+def test_every_reason_and_unit_is_described() -> None:
+    """docs/measurement.md has each reason why a message gave no delta, and the README each unit of a timestamp."""
+    shown = {row[0] for row in rows(MEASUREMENT.partition("## Where every message ends up")[2].partition("\n## ")[0])}
+    assert shown == {"measured", *(reason.value for reason in Rejection)}
+    for unit in UNITS.keys() - {"ms"}:  # the default
+        assert f"`{unit}`" in section("What your streams operator must do") or f"-unit {unit}`" in README
+
+
+def test_every_ledger_counter_is_defined() -> None:
+    """docs/measurement.md defines each counter of the ledger in its table."""
+    text = MEASUREMENT.partition("## Lost, doubled, out of order")[2].partition("\n## ")[0]
+    assert [row[0] for row in rows(text)] == list(trace.LedgerCounts.__struct_fields__)
+
+
+def cited_tests() -> list[tuple[str, str]]:
+    """Each test that a page of docs/ names: file and function."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md")))
+    return sorted(set(re.findall(r"`(test_\w+\.py)::(\w+)`", pages)))
+
+
+@pytest.mark.parametrize(("file", "function"), cited_tests())
+def test_a_cited_test_exists(file: str, function: str) -> None:
+    """What the documents name as the proof of a statement is there."""
+    found = list((ROOT / "tests").glob(f"*/{file}"))
+    assert len(found) == 1
+    assert re.search(rf"^ *def {function}\(", found[0].read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_each_section_of_measurement_names_its_tests() -> None:
+    """A section of docs/measurement.md that defines a figure says which tests hold it to the code."""
+    sections = re.split(r"^## ", MEASUREMENT, flags=re.MULTILINE)[1:]
+    without = [text.splitlines()[0] for text in sections if "*Tests:* `test_" not in text]
+    assert without == ["For the meeting"]  # a digest of the others
+
+
+def test_links_inside_pages() -> None:
+    """Each heading that a link of the README or of docs/ points to is there."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert anchor in anchors(page.parent / target if target else page), f"{page.name}: {target}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_links_and_files() -> None:
