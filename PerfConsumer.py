@@ -8,9 +8,10 @@ COUNT, DURATION or IDLE_TIMEOUT, or on Ctrl-C / SIGTERM.
 from __future__ import annotations
 
 import gc
-import math
 import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from kafka.config import VARIABLES, client_config
@@ -106,11 +107,12 @@ class Meter:
         self._reader = reader
         self._sources = _values if reader.source == "value" else _headers
         self._options = options
+        self._receiving = options.latency == "receive"
         self._said: set[str] = set()
         self.clock = WallClock()
         self._ready_ms = int(self.clock.now_ms())
         self._marks = _mark_source(options.trace)
-        self._warm_from_ms: float | None = None if options.warmup.seconds else -math.inf
+        self._warm_from_ms: float | None = None if options.warmup.seconds else 0.0
         self.statistics = statistics
 
     def measure(self, messages: Sequence[Message]) -> list[Event]:
@@ -118,10 +120,20 @@ class Meter:
         received_ms = int(self.clock.now_ms())
         if self._marks is not None:
             self._trace(messages)
-        if not self._is_warm(messages):
-            messages = self._after_warmup(messages)
-            if not messages:
-                return []
+        if self.statistics.read >= self._options.warmup.messages and not self._options.warmup.seconds:
+            return self._measure(messages, received_ms)
+        from perf.payload import Rejection
+
+        events: list[Event] = []
+        for in_warmup, group in groupby(zip(messages, self._warmup(messages), strict=True), itemgetter(1)):
+            part = [message for message, _ in group]
+            if in_warmup:
+                self.statistics.reject(Rejection.WARMUP, len(part))
+            else:
+                events += self._measure(part, received_ms)
+        return events
+
+    def _measure(self, messages: Sequence[Message], received_ms: int) -> list[Event]:
         from perf.payload import UnusualBatch
 
         types, stamps_ms = zip(*[message.timestamp() for message in messages], strict=True)
@@ -129,7 +141,7 @@ class Meter:
         if self.statistics.has_create_time:
             self._say_create_time()
         partitions: list[int] = [message.partition() for message in messages]  # type: ignore[misc]  # never None
-        ends_ms = stamps_ms if self._options.latency == "append" else [received_ms] * len(messages)
+        ends_ms = [self._end_ms(stamp_ms, received_ms) for stamp_ms in stamps_ms] if self._receiving else stamps_ms
         try:
             deltas_ms = self._reader.deltas(self._sources(messages), ends_ms)
         except UnusualBatch:
@@ -143,8 +155,7 @@ class Meter:
         found: list[tuple[int, int, int]] = []  # delta, stamp, partition of the messages since the last rejection
         for message in messages:
             stamp_ms = message.timestamp()[1]
-            end_ms = stamp_ms if self._options.latency == "append" else received_ms
-            delta_ms = self._reader.delta(self._sources([message])[0], end_ms)
+            delta_ms = self._reader.delta(self._sources([message])[0], self._end_ms(stamp_ms, received_ms))
             if isinstance(delta_ms, Rejection):
                 # what came before it first, because [TOTAL] counts in the order read
                 events += self._add(*_columns(found), received_ms) if found else []
@@ -164,7 +175,7 @@ class Meter:
         return self.statistics.add(deltas_ms, stamps_ms, partitions)
 
     def _add_visible(self, deltas_ms: Sequence[int], stamps_ms: Sequence[int], received_ms: int) -> None:
-        if self._options.latency == "receive":
+        if self._receiving:
             return  # the delta is it
         pairs = [pair for pair in zip(deltas_ms, stamps_ms, strict=True) if pair[1] >= self._ready_ms]
         self.statistics.add_visible([delta for delta, _ in pairs], [stamp for _, stamp in pairs], received_ms)
@@ -178,23 +189,23 @@ class Meter:
         places = [(message.partition() or 0, message.offset() or 0) for message in messages]
         self.statistics.ledger.record_all(self._marks(messages), *zip(*places, strict=True))
 
-    def _is_warm(self, messages: Sequence[Message]) -> bool:
-        if self.statistics.read < self._options.warmup.messages:
-            return False
-        if self._warm_from_ms is None:
-            self._warm_from_ms = messages[0].timestamp()[1] + self._options.warmup.seconds * 1000
-        # partitions come one after the other, so that an early message may still follow late ones
-        return self._warm_from_ms == -math.inf or min(m.timestamp()[1] for m in messages) >= self._warm_from_ms
+    def _end_ms(self, stamp_ms: int, received_ms: int) -> int:
+        """What the delta is measured to; negative without a Kafka timestamp, which rejects the message."""
+        return received_ms if self._receiving and stamp_ms >= 0 else stamp_ms
 
-    def _after_warmup(self, messages: Sequence[Message]) -> list[Message]:
-        """Count what belongs to the warm-up; returns the rest."""
-        from perf.payload import Rejection
+    def _warmup(self, messages: Sequence[Message]) -> list[bool]:
+        """Whether each message belongs to the warm-up: by its place in the order read, or by its Kafka timestamp.
 
-        left = max(0, self._options.warmup.messages - self.statistics.read)
-        warm_from_ms = -math.inf if self._warm_from_ms is None else self._warm_from_ms
-        rest = [message for message in messages[left:] if message.timestamp()[1] >= warm_from_ms]
-        self.statistics.reject(Rejection.WARMUP, len(messages) - len(rest))
-        return rest
+        Partitions come one after the other, so that an early message may still follow late ones.
+        """
+        warmup, read = self._options.warmup, self.statistics.read
+        stamps_ms = [message.timestamp()[1] for message in messages]
+        if self._warm_from_ms is None and max(stamps_ms) >= 0:
+            self._warm_from_ms = next(stamp for stamp in stamps_ms if stamp >= 0) + warmup.seconds * 1000
+        warm_from_ms = self._warm_from_ms or 0
+        return [
+            number < warmup.messages or 0 <= stamp < warm_from_ms for number, stamp in enumerate(stamps_ms, start=read)
+        ]
 
     def _reject(self, reason: Rejection, message: Message) -> None:
         count = self.statistics.reject(reason)
