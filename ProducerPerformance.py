@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -97,6 +98,7 @@ class Sending:
         self._partitions = partitions
         self._turn = 0
         self._marker: Marker | None = None
+        self._sent_marks: Counter[int] = Counter()
         if options.trace is not None:
             host = os.environ.get("JOB_COMPLETION_INDEX") or platform.node() or "producer"
             self._marker = Marker(run=options.run_id, producer=host, attempt=time.time_ns())
@@ -111,9 +113,9 @@ class Sending:
             self._run_at_full_speed(stop)
 
     def marked(self) -> dict[str, int]:
-        """How many messages of each origin were marked."""
-        counts = self._marker.counts() if self._marker else {}
-        return {str(origin): count for origin, count in counts.items()}
+        """How many messages of each origin were marked and sent: the first ones, as those left over are the last."""
+        origins = self._marker.counts() if self._marker else ()
+        return {str(origin): self._sent_marks[origin.partition] for origin in origins}
 
     def _run_at_full_speed(self, stop: process.Stop) -> None:
         size, duration_s = self._options.size, self._options.duration_s
@@ -126,7 +128,7 @@ class Sending:
             if self._marker is None:
                 self.producer.send(batch, stop)
             else:
-                self.producer.send_outgoing([self._outgoing(message, 0) for message in batch], stop)
+                self._send_outgoing([self._outgoing(message, 0) for message in batch], stop)
 
     def _run_on_schedule(self, stop: process.Stop) -> None:
         """Open loop: what is due goes at once, however late; the lateness of each message is recorded.
@@ -161,11 +163,18 @@ class Sending:
         if intended or self._marker is not None:
             stamps_ms = intended_ms if intended else [0] * len(batch)
             outgoing = [self._outgoing(message, stamp) for message, stamp in zip(batch, stamps_ms, strict=True)]
-            sent = self.producer.send_outgoing(outgoing, stop)
+            sent = self._send_outgoing(outgoing, stop)
         else:
             sent = self.producer.send(batch, stop)
         self._take_acknowledgements()
         return sent
+
+    def _send_outgoing(self, outgoing: Sequence[Outgoing], stop: process.Stop) -> int:
+        before = self.producer.queued
+        try:
+            return self.producer.send_outgoing(outgoing, stop)
+        finally:
+            self._sent_marks.update(message.partition for message in outgoing[: self.producer.queued - before])
 
     def _take_acknowledgements(self) -> None:
         acknowledged_us = self.producer.take_ack_us()

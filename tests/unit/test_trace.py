@@ -71,6 +71,7 @@ NO_MARKS: dict[str, Any] = {
     "attempt with a leading zero": "run-1/pod-0/03/5/17",
     "attempt below 0": "run-1/pod-0/-3/5/17",
     "attempt in Arabic digits": "run-1/pod-0/٣/5/17",
+    "attempt partly in Arabic digits": "run-1/pod-0/1٣/5/17",
     "partition below 0": "run-1/pod-0/3/-1/17",
     "partition is a word": "run-1/pod-0/3/five/17",
     "partition of 21 digits": f"run-1/pod-0/3/{10**20}/17",
@@ -447,11 +448,13 @@ class TestLedgerAgainstTheModel:
 
     @given(records())
     def test_what_is_recorded_after_merging(self, read: list[Record]) -> None:
-        """A merged ledger goes on like one that had read everything itself."""
+        """A merged ledger goes on like one that had read everything itself, and leaves the merged ones alone."""
         half = [record for record in read if record.partition == 0]
         rest = [record for record in read if record.partition != 0]
-        ledger = merged(recorded(half))
+        first = recorded(half)
+        ledger = merged(first)
         record(ledger, rest)
+        assert contents(first) == contents(recorded(half))
         assert contents(ledger) == contents(recorded(half, rest))
 
 
@@ -774,4 +777,8 @@ class TestBounds:
         again = through_json(ledger)
         again.record_all([forged(21)], [0], [103])
         assert (again.counts(None).unique, again.counts(None).unkept) == (10, 17)
-        assert merged(ledger, Ledger()).counts({}).lost is None
+        more = recorded(of_one_partition([f"r/other{index}/0/0/0" for index in range(5)]))
+        for full in (merged(ledger), merged(ledger, more)):
+            assert full.counts({}).lost is None
+            full.record_all([forged(21)], [0], [103])
+            assert full.counts(None).unkept == 17
