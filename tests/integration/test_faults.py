@@ -338,3 +338,19 @@ def test_a_property_that_librdkafka_refuses(scripts: Scripts, cluster: Cluster, 
     done = scripts.run(script, "--topic", cluster.create_topic(), "--config", pair)
     assert done.returncode == 2
     assert pair.partition("=")[0] in done.stderr
+
+
+def test_an_interrupted_producer_tells_only_of_marks_that_it_sent(
+    scripts: Scripts, cluster: Cluster, await_condition: Wait
+) -> None:
+    """After a signal at full speed the marks in the result are as many as the messages in the topic."""
+    topic = cluster.create_topic()
+    flags = ("--topic", topic, "--size", "1000M", "--trace", "header:mark", "--result", "p.json")
+    small_queue = ("--config", "queue.buffering.max.messages=500")  # so that the signal finds the queue full
+    producer = scripts.start("ProducerPerformance.py", *flags, *small_queue)
+    await_condition(lambda: end_offset(cluster, topic) > 1_000)
+    producer.send_signal(signal.SIGTERM)
+    _, stderr = producer.communicate(timeout=40)
+    assert producer.returncode == 143, stderr
+    result = json.loads((scripts.folder / "p.json").read_text())
+    assert sum(result["marked"].values()) == result["summary"]["messages"] == end_offset(cluster, topic)
