@@ -46,7 +46,7 @@ def main() -> int:
                 summary_lines(f"Summary of {_several(name, len(several))}, topic {whole.topic}", whole.summary)
             )
             metrics |= metrics_of(whole.summary)
-            outcomes.append(_outcome(whole))
+            outcomes.append(_outcome(whole, several))
     counts = _ledger(producers, consumers)
     if counts is not None:
         output.lines(summary_lines("Ledger: messages marked by producers, found by consumers", counts))
@@ -65,7 +65,7 @@ def _ledger(producers: Sequence[ProducerResult], consumers: Sequence[ConsumerRes
     from perf import result
     from perf.trace import Ledger, Origin, origin_of
 
-    ledgers = [result.statistics_of(consumer).ledger for consumer in consumers]
+    ledgers = [result.ledger_of(consumer) for consumer in consumers]
     traced = [ledger for ledger in ledgers if ledger is not None]
     if not traced:
         return None
@@ -81,13 +81,14 @@ def _ledger(producers: Sequence[ProducerResult], consumers: Sequence[ConsumerRes
     return total.counts(expected if producers else None)
 
 
-def _outcome(whole: ConsumerResult | ProducerResult) -> int:
-    """4 or 5 where one of the merged results ended so, or their merged verdict does; else 0."""
+def _outcome(whole: ConsumerResult | ProducerResult, several: Sequence[ConsumerResult | ProducerResult]) -> int:
+    """4 where not all was acknowledged or a producer ended so, 5 where the whole is no valid measurement; else 0."""
     from perf.result import ProducerResult
 
     if isinstance(whole, ProducerResult):
         complete = whole.summary.acknowledged == whole.summary.messages
-        return process.ExitCode.DONE if complete else process.ExitCode.NOT_ACKNOWLEDGED
+        ended = process.ExitCode.NOT_ACKNOWLEDGED in (one.exit_code for one in several)
+        return process.ExitCode.NOT_ACKNOWLEDGED if ended or not complete else process.ExitCode.DONE
     return process.ExitCode.DONE if whole.summary.is_valid else process.ExitCode.NO_MEASUREMENT
 
 

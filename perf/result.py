@@ -122,8 +122,23 @@ def merged(results: Sequence[Result]) -> Result:
     Percentiles are never averaged. Associative and commutative; one result alone comes back as it is. Raises
     ResultError for results that do not belong together, or a damaged one.
     """
-    if len(results) == 1:
-        return results[0]
+    try:
+        if len(results) == 1:
+            _require_intact(results[0])
+            return results[0]
+        return _merged(results)
+    except (ValueError, KeyError, zlib.error, msgspec.MsgspecError) as error:
+        raise ResultError(f"these results cannot be merged: {error}") from error
+
+
+def _require_intact(result: Result) -> None:
+    for state in result.histograms.values():
+        Histogram.from_state(state)
+    if isinstance(result, ConsumerResult):
+        TimeSeries.from_state(result.series)
+
+
+def _merged(results: Sequence[Result]) -> Result:
     starts_ms = [_epoch_ms(result.started_at) for result in results]
     first_ms = min(starts_ms)
     spans_s = [
@@ -138,25 +153,29 @@ def merged(results: Sequence[Result]) -> Result:
         "configuration": dict(set.intersection(*(set(result.configuration.items()) for result in results))),
         "limits": sorted({sentence for result in results for sentence in result.limits}),
     }
+    consumers = [result for result in results if isinstance(result, ConsumerResult)]
+    if len(consumers) == len(results):
+        return _merged_consumers(consumers, common, elapsed_s=max(spans_s))
+    producers = [result for result in results if isinstance(result, ProducerResult)]
+    sends_s = [
+        round((start_ms - first_ms) / 1000 + result.summary.send_elapsed_s, 6)
+        for start_ms, result in zip(starts_ms, producers, strict=True)
+    ]
+    return _merged_producers(producers, common, elapsed_s=max(spans_s), send_elapsed_s=max(sends_s))
+
+
+def ledger_of(result: ConsumerResult) -> Ledger | None:
+    """The consumer's ledger; None without --trace. Raises ResultError for a damaged one."""
     try:
-        consumers = [result for result in results if isinstance(result, ConsumerResult)]
-        if len(consumers) == len(results):
-            return _merged_consumers(consumers, common, elapsed_s=max(spans_s))
-        producers = [result for result in results if isinstance(result, ProducerResult)]
-        sends_s = [
-            round((start_ms - first_ms) / 1000 + result.summary.send_elapsed_s, 6)
-            for start_ms, result in zip(starts_ms, producers, strict=True)
-        ]
-        return _merged_producers(producers, common, elapsed_s=max(spans_s), send_elapsed_s=max(sends_s))
-    except (ValueError, KeyError, zlib.error, msgspec.MsgspecError) as error:
-        raise ResultError(f"these results cannot be merged: {error}") from error
+        return Ledger.from_state(result.ledger) if result.ledger is not None else None
+    except ValueError as error:
+        raise ResultError(f"a result of host {result.host}: {error}") from error
 
 
 def statistics_of(result: ConsumerResult) -> Statistics:
-    """The consumer's statistics, to be merged. Raises ValueError or KeyError for a damaged result."""
+    """The consumer's statistics, to be merged. Raises ResultError, ValueError or KeyError for a damaged result."""
     histograms = {name: Histogram.from_state(state) for name, state in result.histograms.items()}
-    ledger = Ledger.from_state(result.ledger) if result.ledger is not None else None
-    return Statistics.restored(result.summary, histograms, TimeSeries.from_state(result.series), ledger)
+    return Statistics.restored(result.summary, histograms, TimeSeries.from_state(result.series), ledger_of(result))
 
 
 def _merged_consumers(results: Sequence[ConsumerResult], common: dict[str, Any], *, elapsed_s: float) -> ConsumerResult:

@@ -417,9 +417,9 @@ def _help(option: Option) -> str:
 
 def _epilog(examples: str, variables: Sequence[tuple[str, str]]) -> str:
     width = max((len(name) for name, _ in variables), default=0)
-    rows = "\n".join(f"  {name:{width}}  {meaning}" for name, meaning in variables)
+    rows = "".join(f"  {name:{width}}  {meaning}\n" for name, meaning in variables)
     return (
-        f"connection variables:\n{rows}\n\n"
+        f"{'connection variables:' if rows else ''}\n{rows}\n"
         "Every flag with a name in capitals can be given as that environment variable, or in a .env file in the\n"
         "working directory. A flag comes before a variable, and a variable before .env.\n\n"
         f"examples:\n{examples}"

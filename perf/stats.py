@@ -214,10 +214,13 @@ class Histogram:
 
     @classmethod
     def from_state(cls, state: HistogramState) -> Histogram:
-        """The histogram that `state` was made of."""
+        """The histogram that `state` was made of. Raises ValueError for a damaged one."""
         histogram = cls()
-        histogram._positive = HdrHistogram.decode(state.positive)
-        histogram._negative = HdrHistogram.decode(state.negative)
+        try:
+            histogram._positive = HdrHistogram.decode(state.positive)
+            histogram._negative = HdrHistogram.decode(state.negative)
+        except Exception as error:  # the library lets exceptions of many kinds through
+            raise ValueError(f"a damaged histogram: {error}") from error
         histogram._count, histogram._min, histogram._max = state.count, state.min, state.max
         histogram._sum, histogram._sum_of_squares = int(state.sum), int(state.sum_of_squares)
         return histogram

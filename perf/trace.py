@@ -230,7 +230,9 @@ class Ledger:
 
     def state(self) -> LedgerState:
         """All of it, for a checkpoint or a result: the ledger that is made from it goes on where this one is."""
-        tracks = zlib.compress(msgspec.msgpack.encode(self._tracks), 1)  # higher levels gain 1 % for six times the time
+        tracks = zlib.compress(
+            msgspec.msgpack.encode(dict(sorted(self._tracks.items()))), 1
+        )  # higher levels gain 1 % for six times the time
         return LedgerState(tracks=tracks, offsets=dict(self._offsets), tally=dict(self._tally))
 
     @classmethod

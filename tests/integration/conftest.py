@@ -41,9 +41,9 @@ class Cluster:
         self.brokers = brokers
         self.admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
 
-    def create_topic(self, *, partitions: int = 1, timestamp_type: str = "LogAppendTime") -> str:
+    def create_topic(self, *, partitions: int = 1, timestamp_type: str = "LogAppendTime", name_end: str = "") -> str:
         """A new topic of an own name."""
-        name = f"test-{uuid.uuid4().hex[:12]}"
+        name = f"test-{uuid.uuid4().hex[:12]}{name_end}"
         topic = NewTopic(name, partitions, 1, config={"message.timestamp.type": timestamp_type})
         self.admin.create_topics([topic])[name].result(TIMEOUT_S)
         return name

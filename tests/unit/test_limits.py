@@ -62,7 +62,7 @@ class LaterSummary(ConsumerSummary, frozen=True, kw_only=True):
     clock_ms: Distribution | None = None
     lost: int
     redelivered: int | None = None
-    ledger: dict[str, int]
+    retries: dict[str, int]
     errors: dict[str, int] | None = None
     rows: list[int]
 
@@ -93,7 +93,9 @@ def producer_summary(target_rate_per_s: float | None = 1000.0) -> ProducerSummar
         throughput_mb_per_s=0.15,
         send_rate_per_s=989.0,
         target_rate_per_s=target_rate_per_s,
+        stamp="send",
         lateness_ms=lateness_us.distribution(divisor=1_000),
+        ack_ms=Distribution(count=0),
     )
 
 
@@ -386,12 +388,12 @@ def test_later_fields_are_metrics_without_a_line() -> None:
     summary = LaterSummary(
         **{**fields, "visible_ms": Distribution(count=1, p99=2100.0)},
         lost=4,
-        ledger={"unique": 9, "duplicated": 2},
+        retries={"unique": 9, "duplicated": 2},
         rows=[1],
     )
     metrics = metrics_of(summary)
     assert metrics["visible p99"] == 2100.0
-    assert (metrics["lost"], metrics["unique"], metrics["duplicated"], metrics["ledger"]) == (4, 9, 2, 11)
+    assert (metrics["lost"], metrics["unique"], metrics["duplicated"], metrics["retries"]) == (4, 9, 2, 11)
     assert metrics["p99"] == 3
     assert "rows" not in metrics
     for nothing in ("visible p50", "clock p99", "redelivered", "errors"):
@@ -402,7 +404,7 @@ def test_later_fields_are_metrics_without_a_line() -> None:
 
 def test_later_fields_can_be_limited_without_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """The names that parse() knows come from the summaries."""
-    refused = ("clock p99 > 1ms", "ledger > 0", "errors > 0")
+    refused = ("clock p99 > 1ms", "retries > 0", "errors > 0")
     assert all(refusal(text) for text in refused)
     monkeypatch.setattr(stats, "ConsumerSummary", LaterSummary)
     limits._kinds.cache_clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Sequence
 from itertools import cycle
 
@@ -12,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perf.payload import DAY_MS, PayloadReader, Rejection
-from perf.settings import Settings
+from perf.settings import Settings, Trace, Warmup
 from perf.stats import Event, Statistics, TotalRead, WindowAverage
-from PerfConsumer import Meter
+from PerfConsumer import Meter, WallClock
 
 STAMP_MS = 1_795_000_000_000
 LOG_APPEND_TIME = 2
@@ -160,3 +161,189 @@ def test_create_time_is_noticed_anywhere_in_a_batch(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         meter().measure([message(good), message(good, stamp=(1, STAMP_MS))])
     assert "CreateTime" in caplog.text
+
+
+# -------------------------------------------------------------------------------------------------------- visible
+
+
+def record(stamp_ms: int, delta_ms: int = 10, *, partition: int = 0, kind: int = LOG_APPEND_TIME) -> Message:
+    """A result that was stamped then, this long after its input."""
+    value = b'{"timestamp_start":%d}' % (stamp_ms - delta_ms)
+    return Message("t", partition, 0, None, value, timestamp=(kind, stamp_ms))
+
+
+def metered(options: Settings) -> Meter:
+    """A meter with these options."""
+    return Meter(PayloadReader(["timestamp_start"]), Statistics([2], latency=options.latency), options)
+
+
+@pytest.mark.parametrize("odd", [[], [b"hello"]])
+def test_visible_are_only_results_stamped_since_the_meter_was_ready(odd: list[bytes]) -> None:
+    """What was in the topic before waited for this consumer; all are in the delta, also beside an odd message."""
+    before_ms = int(WallClock().now_ms())
+    subject = meter()
+    after_ms = int(WallClock().now_ms())
+    stamps_ms = [before_ms - 3_600_000, before_ms - 500, after_ms + 500, before_ms - 1_000, after_ms + 3_600_000]
+    subject.measure([record(stamp_ms) for stamp_ms in stamps_ms] + [message(value) for value in odd])
+    summary = subject.statistics.summary(elapsed_s=1.0)
+    assert summary.delta_ms.count == 5
+    assert summary.visible_ms.count == summary.append_to_visible_ms.count == 2
+    waits_ms = summary.append_to_visible_ms
+    assert waits_ms.min == pytest.approx(-3_600_000, abs=60_000)
+    assert waits_ms.max == pytest.approx(-500, abs=60_000)
+    assert waits_ms.mean is not None
+    assert summary.visible_ms.mean == waits_ms.mean + 10
+
+
+def test_results_older_than_the_meter_are_not_visible() -> None:
+    """A topic that is read afterwards says n/a, and not how long it lay there."""
+    subject = meter()
+    subject.measure([record(STAMP_MS - 400 * DAY_MS) for _ in range(5)])
+    summary = subject.statistics.summary(elapsed_s=1.0)
+    assert (summary.measured, summary.visible_ms.count, summary.append_to_visible_ms.count) == (5, 0, 0)
+
+
+@pytest.mark.parametrize("odd", [[], [b"hello"]])
+def test_receive_latency_is_up_to_the_moment_of_receiving(odd: list[bytes]) -> None:
+    """With --latency receive the stamp does not matter, and visible would be the same figure again."""
+    subject = metered(Settings(topic="t", latency="receive"))
+    clock = WallClock()
+    start_ms = int(clock.now_ms()) - 5_000
+    inherited = [Message("t", 0, 0, None, b'{"timestamp_start":%d}' % start_ms, timestamp=(1, start_ms))]
+    subject.measure(inherited * 200 + [message(value) for value in odd])
+    summary = subject.statistics.summary(elapsed_s=1.0)
+    assert (summary.measured, summary.latency, summary.visible_ms.count) == (200, "receive", 0)
+    assert summary.delta_ms.min is not None and summary.delta_ms.max is not None
+    assert 4_999 <= summary.delta_ms.min <= summary.delta_ms.max <= clock.now_ms() - start_ms + 1
+    assert summary.verdict.startswith("valid")
+    assert [row.start_ms for row in summary.series] == [start_ms // 1_000 * 1_000]
+
+
+def test_partitions_and_their_rows_come_from_the_messages() -> None:
+    """Fast and slow path hand each message's own partition over."""
+    for odd in ([], [message(None)]):
+        subject = meter()
+        subject.measure([record(STAMP_MS, delta, partition=delta % 3) for delta in range(30)] + odd)
+        rows = subject.statistics.summary(elapsed_s=1.0).partitions
+        assert [(row.partition, row.count, row.max_ms) for row in rows] == [(0, 10, 27), (1, 10, 28), (2, 10, 29)]
+
+
+# -------------------------------------------------------------------------------------------------------- warm-up
+
+timed = st.lists(
+    st.tuples(st.integers(0, 4_000), st.integers(-2, 50), st.sampled_from([None, None, None, b"{}", b"", b"hello"])),
+    min_size=1,
+    max_size=50,
+)
+warmups = st.builds(Warmup, messages=st.integers(1, 60)) | st.builds(
+    Warmup, seconds=st.sampled_from([0.001, 0.5, 1.0, 2.5, 60.0])
+)
+
+
+@given(timed, warmups, st.lists(st.integers(1, 15), min_size=1, max_size=4))
+def test_a_warm_up_does_not_depend_on_batches(
+    rows: list[tuple[int, int, bytes | None]], warmup: Warmup, chunks: list[int]
+) -> None:
+    """The first messages, or the first time of the records, are counted as warm-up only, in any batching."""
+    messages = [
+        record(STAMP_MS + at_ms, delta_ms) if odd is None else message(odd, stamp=(LOG_APPEND_TIME, STAMP_MS + at_ms))
+        for at_ms, delta_ms, odd in rows
+    ]
+    subject, singly = (metered(Settings(topic="t", warmup=warmup)) for _ in range(2))
+    events = measured_in_chunks(subject, messages, chunks)
+    assert events == measured_in_chunks(singly, messages, [1])
+    summary = subject.statistics.summary(elapsed_s=1.0)
+    assert summary == singly.statistics.summary(elapsed_s=1.0)
+    end_ms = rows[0][0] + warmup.seconds * 1_000 if warmup.seconds else 0
+    warm = [place < warmup.messages or at_ms < end_ms for place, (at_ms, _, _) in enumerate(rows)]
+    assert summary.not_measured["warmup"] == sum(warm)
+    assert summary.messages_read == summary.measured + sum(summary.not_measured.values()) == len(rows)
+    deltas = [row[1] for row, is_warm in zip(rows, warm, strict=True) if not is_warm and row[2] is None]
+    assert summary.measured == summary.delta_ms.count == len(deltas)
+    assert summary.delta_ms.max == max(deltas, default=None)
+    stamps = [STAMP_MS + row[0] for row, is_warm in zip(rows, warm, strict=True) if not is_warm]
+    assert (summary.first_record_ms, summary.last_record_ms) == (min(stamps, default=None), max(stamps, default=None))
+
+
+def test_a_total_does_not_count_warm_up_that_comes_later() -> None:
+    """An early record behind the 1,000th measured one is not in its [TOTAL], also when it came in the same batch."""
+    messages = [record(STAMP_MS)] + [record(STAMP_MS + 1_000)] * 1_000 + [record(STAMP_MS)]
+    found = []
+    for chunk in (1, 2_000):
+        subject = metered(Settings(topic="t", warmup=Warmup(seconds=1.0)))
+        found.append(
+            [event for event in measured_in_chunks(subject, messages, [chunk]) if isinstance(event, TotalRead)]
+        )
+    assert found == [[TotalRead(1_001)]] * 2
+
+
+@pytest.mark.parametrize("chunk", [1, 10])
+def test_records_without_a_timestamp_are_no_warm_up(chunk: int) -> None:
+    """Where Kafka gave no time a warm-up in seconds cannot hold, and the counter names the reason."""
+    subject = metered(Settings(topic="t", warmup=Warmup(seconds=30.0)))
+    messages = [message(b'{"timestamp_start":1794999999990}', stamp=(0, -1)) for _ in range(10)]
+    measured_in_chunks(subject, messages, [chunk])
+    counters = subject.statistics.summary(elapsed_s=1.0).not_measured
+    assert (counters["no_kafka_timestamp"], counters["warmup"]) == (10, 0)
+
+
+def test_oddities_of_the_warm_up_are_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """A warm-up's bad, negative or CreateTime records are counted as warm-up, without a word."""
+    subject = metered(Settings(topic="t", warmup=Warmup(messages=3)))
+    with caplog.at_level(logging.WARNING):
+        subject.measure([message(b"hello"), record(STAMP_MS, -5), record(STAMP_MS, kind=1)])
+    assert not caplog.messages
+    assert subject.statistics.summary(elapsed_s=1.0).timestamp_types == {}
+
+
+# -------------------------------------------------------------------------------------------------------- trace
+
+
+@pytest.mark.parametrize("trace", [Trace("key"), Trace("field", "mark.1"), Trace("header", "mark")])
+@pytest.mark.parametrize("warmup", [Warmup(), Warmup(messages=15)])
+def test_marks_are_found_where_the_trace_says(trace: Trace, warmup: Warmup) -> None:
+    """Key, field and header give the same ledger, over all that was read: bad messages and the warm-up, too."""
+    order = list(range(50))
+    random.Random(7).shuffle(order)
+    marks = [f"r/p/0/0/{seq}" if seq % 10 else None for seq in [*order, 3, 3]]
+    messages = []
+    for offset, mark in enumerate(marks):
+        text = None if mark is None else mark.encode()
+        messages.append(
+            Message(
+                "t", 2, offset,
+                text if trace.place == "key" else b"some key",
+                b'{"mark.1":"%b"}' % text if text and trace.place == "field" else b"{}" if offset % 7 else b"hello",
+                [("mark", b"earlier"), ("mark", text)] if text and trace.place == "header" else None,
+                timestamp=(LOG_APPEND_TIME, STAMP_MS),
+            )
+        )  # fmt: skip
+    subject = metered(Settings(topic="t", trace=trace, warmup=warmup))
+    measured_in_chunks(subject, messages, [7, 20])
+    ledger = subject.statistics.summary(elapsed_s=1.0).ledger
+    assert ledger is not None
+    # nobody's key is no mark, as is an absent one
+    assert (ledger.unique, ledger.duplicated, ledger.untraced, ledger.lost) == (45, 2, 5, None)
+    highest, behind = -1, 0
+    for seq in order:
+        if seq % 10:
+            behind, highest = behind + (seq < highest), max(seq, highest)
+    assert ledger.out_of_order == behind
+
+
+def test_without_a_trace_there_is_no_ledger() -> None:
+    """Nothing is looked for, and the summary says n/a."""
+    subject = meter()
+    subject.measure([record(STAMP_MS)])
+    assert subject.statistics.summary(elapsed_s=1.0).ledger is None
+
+
+def test_receive_latency_has_no_row_in_1969() -> None:
+    """A record without Kafka timestamp is counted as that, or measured, but has no time in the series."""
+    subject = metered(Settings(topic="t", latency="receive"))
+    start_ms = int(WallClock().now_ms()) - 5_000
+    subject.measure([message(b'{"timestamp_start":%d}' % start_ms, stamp=(0, -1))])
+    summary = subject.statistics.summary(elapsed_s=1.0)
+    assert summary.messages_read == summary.measured + summary.not_measured["no_kafka_timestamp"] == 1
+    assert summary.first_record_ms is None
+    assert not [row for row in summary.series if row.start_ms < 0]

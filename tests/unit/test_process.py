@@ -16,6 +16,7 @@ import pytest
 from support import measure
 
 from perf import process, result
+from perf.limits import Limit, parse
 from perf.process import ExitCode, Output, Stop, exit_code, report
 from perf.settings import Settings
 from perf.stats import Statistics
@@ -124,6 +125,7 @@ def test_the_signal_comes_first_then_the_outcome_then_the_report(
 def test_the_exit_codes_are_the_documented_ones() -> None:
     """Kubernetes manifests rely on these numbers."""
     assert [code.value for code in ExitCode] == list(range(7))
+    assert ExitCode.LIMIT_EXCEEDED.value == 6
     assert (ExitCode.USAGE, ExitCode.CONNECTION, ExitCode.NOT_ACKNOWLEDGED, ExitCode.NO_MEASUREMENT) == (2, 3, 4, 5)
 
 
@@ -234,21 +236,28 @@ def test_a_closed_pipe_behind_stdout_moves_the_report_to_stderr() -> None:
 # ------------------------------------------------------------------------------------------------------------- report
 
 
-def reported(path: Path | None, *, stop: Stop | None = None, outcome: int = 0, output: Output | None = None) -> int:
+def reported(
+    path: Path | None,
+    *,
+    stop: Stop | None = None,
+    outcome: int = 0,
+    output: Output | None = None,
+    fail_if: tuple[Limit, ...] = (),
+) -> int:
     """The exit code of a report of three samples."""
     statistics = Statistics()
     measure(statistics, [1, 2, 3])
     return report(
         "Summary of the test",
         statistics.summary(elapsed_s=1.0),
-        options=Settings(topic="t", result=path),
+        options=Settings(topic="t", result=path, fail_if=fail_if),
         config={"bootstrap.servers": "b:1"},
         histograms=statistics.histograms(),
         started_at=process.now(),
         stop=stop or Stop(),
         outcome=outcome,
         output=output,
-        details={"series": statistics.series.state()},
+        details=statistics.details(),
     )
 
 
@@ -256,7 +265,7 @@ def test_a_report_is_on_stdout_and_in_the_file(tmp_path: Path, capsys: pytest.Ca
     """The summary is printed, and the file holds it with the exit code of the process."""
     path = tmp_path / "result.json"
     assert reported(path, outcome=5) == 5
-    assert "Summary of the test\n  messages read                    3\n" in capsys.readouterr().out
+    assert "Summary of the test\n  verdict                          valid: " in capsys.readouterr().out
     found = result.read(path)
     assert (found.exit_code, found.topic, found.configuration) == (5, "t", {"bootstrap.servers": "b:1"})
     assert found.summary.delta_ms.mean == 2.0 if isinstance(found, result.ConsumerResult) else False
@@ -284,6 +293,44 @@ def test_a_report_without_stdout_is_on_stderr_and_in_the_file(
     assert reported(path, stop=stop, output=Output(stop, Pipe(0).write)) == 1
     assert "Summary of the test" in capsys.readouterr().err
     assert result.read(path).exit_code == 1
+
+
+EXCEEDED, HOLDS = parse("p99 > 2ms"), parse("mean > 1s")
+
+
+def test_limits_stand_under_the_summary_and_in_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each limit is said with its value; one that is exceeded makes the exit code 6, also in the result."""
+    path = tmp_path / "result.json"
+    sentences = ["mean > 1s: mean is 2 ms: holds", "p99 > 2ms: p99 is 3 ms: exceeded"]
+    assert reported(path, fail_if=(HOLDS, EXCEEDED)) == ExitCode.LIMIT_EXCEEDED
+    assert capsys.readouterr().out.endswith("\nLimits\n" + "".join(f"  {sentence}\n" for sentence in sentences))
+    found = result.read(path)
+    assert (found.exit_code, found.limits) == (6, sentences)
+    assert reported(path, fail_if=(HOLDS,)) == 0
+    assert result.read(path).limits == sentences[:1]
+
+
+@pytest.mark.parametrize("outcome", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(("number", "code"), [(0, None), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.usefixtures("signals")
+def test_a_limit_comes_behind_a_signal_and_a_worse_outcome(outcome: int, number: int, code: int | None) -> None:
+    """A run that failed is not judged by its numbers, although they are said."""
+    stop = stopped_by(number) if number else Stop()
+    assert reported(None, outcome=outcome, stop=stop, fail_if=(EXCEEDED,)) == (code or outcome)
+    assert reported(None, stop=stop, fail_if=(EXCEEDED,)) == (code or 6)
+
+
+def test_a_limit_comes_before_a_report_that_was_not_written(tmp_path: Path) -> None:
+    """6 says more than 1, whether stdout or the file is lost."""
+    stop = Stop()
+    assert reported(None, stop=stop, output=Output(stop, Pipe(0).write), fail_if=(EXCEEDED,)) == 6
+    assert reported(tmp_path / "absent" / "result.json", fail_if=(EXCEEDED,)) == 6
+
+
+def test_a_limit_that_cannot_be_judged_is_exceeded(capsys: pytest.CaptureFixture[str]) -> None:
+    """A limit on what was not measured never passes silently."""
+    assert reported(None, fail_if=(parse("lost > 0"),)) == 6
+    assert "lost > 0: lost is n/a" in capsys.readouterr().out
 
 
 def test_the_time_that_names_a_run_is_utc() -> None:

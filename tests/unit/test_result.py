@@ -41,7 +41,7 @@ def consumer_result(values: list[int], rejected: list[Rejection], *, topic: str 
         histograms=statistics.histograms(),
         started_at=STARTED_AT,
         exit_code=exit_code,
-        details={"series": statistics.series.state()},
+        details=statistics.details(),
     )
 
 
@@ -52,11 +52,18 @@ def producer_result(lateness_us: list[int]) -> Result:
     summary = ProducerSummary(
         messages=9, acknowledged=6, failed={"MSG_SIZE_TOO_LARGE": 2}, unknown=1, bytes=900, elapsed_s=2.0,
         send_elapsed_s=1.5, throughput_per_s=3.0, throughput_mb_per_s=0.0003, send_rate_per_s=None,
-        target_rate_per_s=0.5, lateness_ms=histogram.distribution(divisor=1_000),
+        target_rate_per_s=0.5, stamp="send", lateness_ms=histogram.distribution(divisor=1_000),
+        ack_ms=Distribution(count=0),
     )  # fmt: skip
     histograms = {"lateness_us": histogram}
     return result.of(
-        summary, topic="t", configuration={}, histograms=histograms, started_at=STARTED_AT, exit_code=4, details={}
+        summary,
+        topic="t",
+        configuration={},
+        histograms=histograms,
+        started_at=STARTED_AT,
+        exit_code=4,
+        details={"marked": {"r/p/0/0": 9}},
     )
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from kafka.config import VARIABLES
 from perf import settings
-from perf.settings import DEFAULT_DATA_FILES, OPTIONS, Settings, SettingsError
+from perf.settings import DEFAULT_DATA_FILES, OPTIONS, Settings, SettingsError, Trace, Warmup
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("ProducerPerformance.py", "PerfConsumer.py", "PerfTopics.py", "test.py")
@@ -77,7 +77,8 @@ def test_every_variable_gives_what_its_flag_gives(field: str, tmp_path: Path) ->
         "start": "latest", "group": "g", "timestamp_field": "x.y", "duration_s": "5m", "count": "3M",
         "idle_timeout_s": "500ms", "windows": "5,1K", "result": str(tmp_path / "result.json"),
         "timestamp_header": "t", "timestamp_unit": "us", "latency": "receive", "isolation": "read_uncommitted",
-        "warmup": "30s", "fail_if": "p99 > 1s",
+        "warmup": "30s", "fail_if": "p99 > 1s", "stamp": "intended", "trace": "header:mark", "run_id": "run-7",
+        "clock_topic": "a-clock",
         "partitions": "6", "replication_factor": "3", "timestamp_type": "CreateTime",
     }  # fmt: skip
     option, text = OPTIONS[field], texts[field]
@@ -524,3 +525,146 @@ def test_a_topic_name_that_kafka_does_not_allow_is_refused(name: str, tmp_path: 
     done = run_script("PerfTopics.py", "create", "good", name, cwd=tmp_path, **BROKERS)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: topic name: {name} is not allowed")
+
+
+# ----------------------------------------------------------------------------- units, traces, warm-ups, runs and limits
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("key", Trace("key")),
+        ("field:mark", Trace("field", "mark")),
+        ("field:a.b", Trace("field", "a.b")),
+        ("field:a:b", Trace("field", "a:b")),
+        ("header:x-mark", Trace("header", "x-mark")),
+        ("header:a.b", Trace("header", "a.b")),
+    ],
+)
+def test_a_trace_has_a_place_and_a_name(text: str, expected: Trace) -> None:
+    """A field's name is one name, dots and all: marks stand at the top level."""
+    assert from_variable("TRACE", text).trace == load("--trace", text).trace == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1000", Warmup(messages=1_000)),
+        ("10K", Warmup(messages=10_000)),
+        ("5M", Warmup(messages=5_000_000)),
+        ("30s", Warmup(seconds=30.0)),
+        ("500ms", Warmup(seconds=0.5)),
+        ("5m", Warmup(seconds=300.0)),
+        ("1.5h", Warmup(seconds=5_400.0)),
+        (" 30s ", Warmup(seconds=30.0)),
+    ],
+)
+def test_a_warm_up_is_messages_or_a_time(text: str, expected: Warmup) -> None:
+    """A bare number, K and M are messages; ms, s, m and h are times: 5M is not 5m."""
+    assert from_variable("WARMUP", text).warmup == load("--warmup", text).warmup == expected
+    assert load().warmup == Warmup(messages=0, seconds=0.0)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        *[
+            ("TRACE", value, "field:NAME, key or header:NAME")
+            for value in ("Key", "key:", "key:x", "header:", "header", "mark", ":mark", "body:mark")
+        ],
+        *[("TRACE", value, "attribute's name") for value in ("field:", 'field:a"b', "field:a\\b", "field:a\tb")],
+        *[
+            ("WARMUP", value, "messages such as 1000 or 10K, or a time such as 30s or 5m")
+            for value in ("0", "0s", "-1", "1.5", "5d", "s", "soon", "1e3", "30 seconds", "٣s")
+        ],
+        *[("TIMESTAMP_UNIT", value, "ms, s, us, ns or iso8601") for value in ("MS", "min", "iso", "ms ", "µs")],
+        *[("LATENCY", value, "append or receive") for value in ("Append", "visible", " receive")],
+        *[("STAMP", value, "send or intended") for value in ("SEND", "now")],
+        *[("ISOLATION", value, "read_committed or read_uncommitted") for value in ("committed", "read-committed")],
+        *[("RUN_ID", value, "1 to 100") for value in ("a/b", "a b", "x" * 101, "ä", "a\n", "'", "a;b")],
+        *[("FAIL_IF", value, "it takes") for value in ("p99", "p99 > 1s; nonsense > 5", "p99 => 1", "rate < 5ms")],
+        *[("CLOCK_TOPIC", value, "1 to 249") for value in ("a b", "..")],
+    ],
+)
+def test_a_bad_measurement_setting_is_refused(variable: str, value: str, allowed: str) -> None:
+    """The refusal of a flag names the flag and that of a variable the variable, both with what is allowed."""
+    flag = next(option.flag for option in OPTIONS.values() if option.variable == variable)
+    with pytest.raises(SettingsError, match=f"(?s)^{variable}: .* is not allowed: it takes") as caught:
+        from_variable(variable, value)
+    assert allowed in str(caught.value)
+    with pytest.raises(SettingsError, match=f"(?s)^{flag}: .* is not allowed: it takes") as caught:
+        load(f"{flag}={value}")
+    assert allowed in str(caught.value)
+
+
+texts_of_choice = st.sampled_from(["a", "b", "ab", "A", "", "a ", "c"])
+
+
+@given(st.lists(st.sampled_from(["a", "b", "ab", "x-1"]), min_size=2, unique=True), texts_of_choice)
+def test_one_of_takes_exactly_its_texts(allowed: list[str], text: str) -> None:
+    """Anything else, other capitals and blanks included, is refused with all that is allowed."""
+    parse = settings.one_of(*allowed)
+    if text in allowed:
+        assert parse(text) == text
+        return
+    with pytest.raises(ValueError) as caught:
+        parse(text)
+    assert str(caught.value) == f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+
+
+def test_a_run_has_an_id_of_its_own() -> None:
+    """Without RUN_ID each process makes one up, which the option itself would take; a given one is kept."""
+    fields = (*PRODUCER, "run_id")
+    made_up = {load(fields=fields).run_id for _ in range(20)}
+    assert len(made_up) == 20
+    assert all(settings.run_name(run) == run for run in made_up)
+    assert load("--run-id", "Run_7.a-b", fields=fields).run_id == "Run_7.a-b"
+    assert load(fields=CONSUMER).run_id == ""
+
+
+def test_limits_are_a_flag_each_or_divided_by_semicolons(tmp_path: Path) -> None:
+    """FAIL_IF holds several, with or without blanks and empty ones between them; the flag is repeated."""
+    one, two = settings.limit("p99 > 250ms"), settings.limit("lost > 0")
+    assert load("--fail-if", "p99 > 250ms", "--fail-if", "lost > 0").fail_if == (one, two)
+    for text in ("p99 > 250ms;lost > 0", " p99 > 250ms ; lost > 0 ;", ";;p99 > 250ms;\nlost > 0"):
+        assert from_variable("FAIL_IF", text).fail_if == (one, two)
+    assert load().fail_if == from_variable("FAIL_IF", " ; ").fail_if == ()
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("FAIL_IF=p99 > 250ms; lost > 0\n")
+    assert load(dotenv=dotenv).fail_if == (one, two)
+
+
+def test_limits_of_flags_replace_those_of_the_variable(tmp_path: Path) -> None:
+    """They are not added up: a flag comes before the environment, and that before .env."""
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("FAIL_IF=max > 1s\n")
+    environment = {**BROKERS, "FAIL_IF": "lost > 0; mean > 1s"}
+    by_flag = load("--fail-if", "p99 > 1s", environment=environment, dotenv=dotenv)
+    assert [limit.text for limit in by_flag.fail_if] == ["p99 > 1s"]
+    by_variable = load(environment=environment, dotenv=dotenv)
+    assert [limit.text for limit in by_variable.fail_if] == ["lost > 0", "mean > 1s"]
+
+
+def test_one_flag_holds_one_limit() -> None:
+    """Semicolons divide the variable only, so that a flag is never cut in two."""
+    with pytest.raises(SettingsError, match="--fail-if"):
+        load("--fail-if", "p99 > 1s; lost > 0")
+
+
+def test_the_report_has_help_without_a_connection(tmp_path: Path) -> None:
+    """PerfReport's help names its files and flags, and no variable of a connection that it does not have."""
+    done = run_script("PerfReport.py", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for text in ("RESULT", "--fail-if ", OPTIONS["fail_if"].meaning, "[FAIL_IF; ", "./PerfReport.py "):
+        assert text in done.stdout
+    assert "KAFKA_" not in done.stdout and "connection" not in done.stdout
+
+
+def test_a_report_needs_no_brokers(tmp_path: Path) -> None:
+    """PerfReport reads files: without KAFKA_BROKERS it goes on to them, and a bad limit is refused before."""
+    done = run_script("PerfReport.py", "absent.json", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: cannot read the result file absent.json: No such file or directory\n"
+    refused = run_script("PerfReport.py", "absent.json", cwd=tmp_path, FAIL_IF="p99 > 1s; p98 > 1s")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: FAIL_IF: p98 > 1s is not allowed: it takes")

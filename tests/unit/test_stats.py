@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from itertools import cycle
+from itertools import cycle, groupby
+from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support import measure
+from support import STAMP_MS, measure
 
+from perf.clock import ClockOffset
 from perf.payload import Rejection
 from perf.report.text import event_line
+from perf.series import TimeSeries
 from perf.stats import (
     _MOST_PENDING,
     DEFAULT_WINDOWS,
@@ -27,8 +31,10 @@ from perf.stats import (
     Statistics,
     TotalRead,
     WindowAverage,
+    _runs,
     per_second,
 )
+from perf.trace import Ledger
 
 Item = int | Rejection
 
@@ -413,3 +419,226 @@ def test_a_rate_needs_time_to_have_passed(amount: float, elapsed_s: float, expec
 def test_the_default_windows_are_the_documented_ones() -> None:
     """Without --windows the averages are over 100, 1K, 10K and 100K messages."""
     assert DEFAULT_WINDOWS == (100, 1_000, 10_000, 100_000)
+
+
+# ----------------------------------------------------------------------------------------- partitions, series, verdict
+
+readings = st.lists(
+    st.tuples(
+        st.integers(-3_000, 200_000),  # delta
+        st.integers(-2_500, 2_500).map(lambda more_ms: STAMP_MS + more_ms),
+        st.sampled_from([0, 0, 0, 1, 7, 11]),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+def by_key(rows: Iterable[tuple[int, int, int]]) -> dict[tuple[int, int], list[int]]:
+    """The deltas of each partition and second."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for delta, stamp, partition in rows:
+        found.setdefault((partition, stamp // 1_000), []).append(delta)
+    return found
+
+
+@given(readings)
+def test_runs_are_what_shares_partition_and_second(rows: list[tuple[int, int, int]]) -> None:
+    """The runs are those of a plain grouping, in the order read, and none holds more or less."""
+    runs = list(_runs(*zip(*rows, strict=True)))
+    expected = [
+        (partition, second, Counter(delta for delta, _, _ in same))
+        for (partition, second), same in groupby(rows, lambda row: (row[2], row[1] // 1_000))
+    ]
+    assert runs == expected
+
+
+@given(readings, chunk_sizes)
+def test_partition_rows_and_series_equal_a_recomputation(rows: list[tuple[int, int, int]], chunks: list[int]) -> None:
+    """Each partition's and each second's count, mean and max are exact, percentiles within 1 %, in any batching."""
+    statistics = Statistics()
+    sizes, start = cycle(chunks), 0
+    while start < len(rows):
+        size = next(sizes)
+        statistics.add(*zip(*rows[start : start + size], strict=True))
+        start += size
+    summary = statistics.summary(elapsed_s=1.0)
+    partitions = sorted({partition for _, _, partition in rows})
+    assert [row.partition for row in summary.partitions] == partitions
+    for row in summary.partitions:
+        values = [delta for delta, _, partition in rows if partition == row.partition]
+        assert (row.count, row.mean_ms, row.max_ms) == (len(values), sum(values) / len(values), max(values))
+        for found, percentile in ((row.p50_ms, "50"), (row.p99_ms, "99")):
+            exact = nearest_rank(values, percentile)
+            assert found == pytest.approx(exact, rel=0.01)
+    assert sum(row.count for row in summary.partitions) == summary.measured == len(rows)
+    seconds = sorted({stamp // 1_000 for _, stamp, _ in rows})
+    assert [(row.start_ms, row.width_s) for row in summary.series] == [(second * 1_000, 1) for second in seconds]
+    for second, line in zip(seconds, summary.series, strict=True):
+        values = [delta for delta, stamp, _ in rows if stamp // 1_000 == second]
+        assert (line.count, line.mean_ms) == (len(values), sum(values) / len(values))
+        assert (line.min_ms, line.max_ms) == (min(values), max(values))
+        assert line.p50_ms == pytest.approx(nearest_rank(values, "50"), rel=0.01)
+
+
+@given(readings, st.integers(STAMP_MS - 5_000, STAMP_MS + 5_000))
+def test_visible_is_the_delta_and_the_wait(rows: list[tuple[int, int, int]], received_ms: int) -> None:
+    """Receive − start and receive − stamp, both exact, and negative where the clocks differ."""
+    statistics = Statistics()
+    deltas_ms, stamps_ms, _ = zip(*rows, strict=True)
+    statistics.add_visible(deltas_ms, stamps_ms, received_ms)
+    summary = statistics.summary(elapsed_s=1.0)
+    check_distribution(summary.append_to_visible_ms, [received_ms - stamp for stamp in stamps_ms])
+    check_distribution(summary.visible_ms, [received_ms - (stamp - delta) for delta, stamp, _ in rows])
+
+
+def verdict_of(deltas_ms: Sequence[int], types: Sequence[int], *, latency: str = "append") -> str:
+    """The verdict over these deltas, of records with these types of timestamps."""
+    statistics = Statistics(latency=latency)
+    statistics.records([STAMP_MS] * len(types), types, 0)
+    measure(statistics, deltas_ms)
+    verdict = statistics.verdict()
+    summary = statistics.summary(elapsed_s=1.0)
+    assert summary.verdict == verdict
+    assert summary.is_valid is not verdict.startswith("INVALID")
+    return verdict.partition(":")[0]
+
+
+CREATE, APPEND = 1, 2
+
+
+@pytest.mark.parametrize(
+    ("zeros", "others", "expected"),
+    [
+        (99, 0, "uncertain"),
+        (100, 0, "INVALID"),
+        (99, 1, "uncertain"),
+        (998, 2, "uncertain"),
+        (999, 1, "INVALID"),
+        (1_000, 0, "INVALID"),
+        (9_989, 11, "uncertain"),
+        (9_990, 10, "INVALID"),
+        (0, 1_000, "uncertain"),
+    ],
+)
+@pytest.mark.parametrize("other", [1, -1, 100_000])
+def test_inherited_stamps_are_found_out(zeros: int, others: int, expected: str, other: int) -> None:
+    """CreateTime with at least 99.9 % of at least 100 deltas exactly 0 means nothing; one less is only uncertain."""
+    deltas_ms = [0] * zeros + [other] * others
+    assert verdict_of(deltas_ms, [CREATE] * len(deltas_ms)) == expected
+    assert verdict_of(deltas_ms, [APPEND] * len(deltas_ms)) == "valid"
+    assert verdict_of(deltas_ms, [CREATE] * len(deltas_ms), latency="receive") == "valid"
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 50_000), st.integers(0, 60))
+def test_the_share_of_inherited_stamps_is_exact(measured: int, others: int) -> None:
+    """No rounding of floats moves the limit of 99.9 %."""
+    others = min(measured, others)
+    expected = "INVALID" if measured >= 100 and 1_000 * (measured - others) >= 999 * measured else "uncertain"
+    statistics = Statistics()
+    statistics.records([STAMP_MS], [CREATE], 0)
+    measure(statistics, [0] * (measured - others) + [5] * others)
+    assert statistics.verdict().partition(":")[0] == expected
+
+
+def test_without_a_measurement_there_is_no_valid_verdict() -> None:
+    """Nothing read, or nothing measured, is INVALID, whatever the types and the latency."""
+    for latency in ("append", "receive"):
+        statistics = Statistics(latency=latency)
+        assert statistics.verdict() == "INVALID: nothing was measured"
+        statistics.records([STAMP_MS], [APPEND], 9)
+        statistics.reject(Rejection.EMPTY)
+        assert statistics.verdict() == "INVALID: nothing was measured"
+        assert not statistics.summary(elapsed_s=1.0).is_valid
+
+
+def test_one_record_of_create_time_makes_it_uncertain() -> None:
+    """A topic that was changed mid-run has stamps of both types, and no verdict of valid."""
+    assert verdict_of([5] * 200, [APPEND] * 199 + [CREATE]) == "uncertain"
+    assert verdict_of([0] * 200, [APPEND, CREATE] * 100) == "INVALID"
+    assert verdict_of([5] * 200, [APPEND] * 199 + [0]) == "valid"
+
+
+def test_throughput_leaves_the_warm_up_out() -> None:
+    """What was read within the warm-up counts as read, and is in no rate."""
+    statistics = Statistics()
+    statistics.reject(Rejection.WARMUP, 5_000)
+    statistics.records([STAMP_MS, STAMP_MS + 2_000], [APPEND] * 2, 4_000_000)
+    measure(statistics, [1] * 90)
+    statistics.reject(Rejection.NOT_JSON, 10)
+    summary = statistics.summary(elapsed_s=9.0)
+    assert (summary.throughput_per_s, summary.throughput_mb_per_s) == (50.0, 2.0)
+    assert (summary.messages_read, summary.measured, summary.not_measured["warmup"]) == (5_100, 90, 5_000)
+
+
+# ------------------------------------------------------------------------------------------------------------- restored
+
+
+@st.composite
+def filled(draw: st.DrawFn, *, traced: bool = True) -> Statistics:
+    """Statistics that measured, rejected and traced all sorts of things."""
+    statistics = Statistics()
+    for rows in draw(st.lists(readings, max_size=2)):
+        deltas_ms, stamps_ms, partitions = zip(*rows, strict=True)
+        types = draw(st.sampled_from([[0], [CREATE], [APPEND], [APPEND, CREATE]]))
+        statistics.records(stamps_ms, [kind for kind, _ in zip(cycle(types), stamps_ms, strict=False)], len(rows) * 9)
+        statistics.add(deltas_ms, stamps_ms, partitions)
+        statistics.add_visible(deltas_ms, stamps_ms, STAMP_MS + 3_000)
+    for reason in draw(st.lists(st.sampled_from(Rejection), max_size=5)):
+        statistics.reject(reason, 2)
+    offsets = st.builds(
+        ClockOffset, broker=st.integers(1, 3), offset_ms=st.sampled_from([-0.5, 0.25]), bound_ms=st.just(1.5)
+    )
+    statistics.clock = sorted(draw(st.sets(offsets, max_size=3)), key=lambda one: (one.broker, one.offset_ms))
+    if traced and draw(st.booleans()):
+        statistics.ledger = Ledger()
+        marks = draw(st.lists(st.integers(0, 5).map(lambda seq: f"r/p/0/0/{seq}") | st.none(), max_size=8))
+        statistics.ledger.record_all(marks, [0] * len(marks), range(len(marks)))
+    return statistics
+
+
+def restored(statistics: Statistics) -> Statistics:
+    """What a file of these statistics gives back."""
+    histograms = {name: Histogram.from_state(one.state()) for name, one in statistics.histograms().items()}
+    ledger = Ledger.from_state(statistics.ledger.state()) if statistics.ledger is not None else None
+    series = TimeSeries.from_state(statistics.series.state())
+    return Statistics.restored(statistics.summary(elapsed_s=1.0), histograms, series, ledger)
+
+
+@settings(max_examples=15)
+@given(filled())
+def test_restored_statistics_have_the_same_summary(statistics: Statistics) -> None:
+    """Summary, histograms, series and ledger give back what they were taken of."""
+    found = restored(statistics)
+    assert found.summary(elapsed_s=1.0) == statistics.summary(elapsed_s=1.0)
+    assert found.details() == statistics.details()
+    assert {name: one.state() for name, one in found.histograms().items()} == {
+        name: one.state() for name, one in statistics.histograms().items()
+    }
+
+
+@settings(max_examples=6)
+@given(filled())
+def test_statistics_merged_with_nothing_are_the_same(statistics: Statistics) -> None:
+    """Empty statistics are the identity on both sides."""
+    empty, found = Statistics(), restored(statistics)
+    empty.merge(restored(statistics))
+    found.merge(Statistics())
+    assert empty.summary(elapsed_s=1.0) == found.summary(elapsed_s=1.0) == statistics.summary(elapsed_s=1.0)
+    assert empty.details() == found.details() == statistics.details()
+
+
+@settings(max_examples=10)
+@given(readings, readings)
+def test_merging_equals_measuring_everything_at_once(one: list[Any], two: list[Any]) -> None:
+    """Two consumers' statistics merge into those of a consumer that read it all."""
+    parts = [Statistics(), Statistics()]
+    everything = Statistics()
+    for part, rows in zip(parts, (one, two), strict=True):
+        for statistics in (part, everything):
+            statistics.records([stamp for _, stamp, _ in rows], [APPEND] * len(rows), 7)
+            statistics.add(*zip(*rows, strict=True))
+            statistics.add_visible([delta for delta, _, _ in rows], [stamp for _, stamp, _ in rows], STAMP_MS)
+    parts[0].merge(parts[1])
+    assert parts[0].summary(elapsed_s=1.0) == everything.summary(elapsed_s=1.0)

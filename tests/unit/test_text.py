@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import measure
 
+from perf.clock import ClockOffset
+from perf.limits import parse
 from perf.payload import Rejection
-from perf.report.text import event_line, summary_lines, utc, window_label
+from perf.report.text import event_line, limit_lines, summary_lines, utc, window_label
+from perf.series import Row
 from perf.stats import (
     ConsumerSummary,
     Distribution,
@@ -21,10 +24,11 @@ from perf.stats import (
     TotalRead,
     WindowAverage,
 )
+from perf.trace import LedgerCounts
 
 CONSUMER = ConsumerSummary(
     verdict="valid: all is well", latency="append", visible_ms=Distribution(count=0),
-    append_to_visible_ms=Distribution(count=0), series=[],
+    append_to_visible_ms=Distribution(count=0), series=[], clock=[], ledger=None, bytes=3_000,
     partitions=[
         PartitionRow(partition=0, count=8, mean_ms=0.5, p50_ms=0.0, p99_ms=7.0, max_ms=7.0),
         PartitionRow(partition=11, count=1, mean_ms=-1.0, p50_ms=-1.0, p99_ms=-1.0, max_ms=-1.0),
@@ -48,6 +52,7 @@ Summary
   timestamp types                  12
     CreateTime                     2
     LogAppendTime                  10
+  bytes                            3000
   first record                     2026-11-18T11:06:40.000Z
   last record                      2026-11-18T11:06:42.000Z
   throughput                       6 messages/s
@@ -68,6 +73,8 @@ Summary
     max                            7
   visible (ms)                     n/a
   append to visible (ms)           n/a
+  clock offset vs brokers          n/a
+  ledger                           n/a
   partitions (ms)
     partition  count  mean  p50  p99  max
             0      8   0.5    0    7    7
@@ -80,7 +87,7 @@ def producer_summary(**changes: object) -> ProducerSummary:
     summary = ProducerSummary(
         messages=0, acknowledged=0, failed={}, unknown=0, bytes=0, elapsed_s=0.0, send_elapsed_s=0.0,
         throughput_per_s=None, throughput_mb_per_s=None, send_rate_per_s=None, target_rate_per_s=None,
-        lateness_ms=Distribution(count=0),
+        stamp="send", lateness_ms=Distribution(count=0), ack_ms=Distribution(count=0),
     )  # fmt: skip
     return msgspec.structs.replace(summary, **changes)
 
@@ -146,6 +153,8 @@ def test_without_data_there_is_na_and_never_zero() -> None:
         "delta (ms)",
         "visible (ms)",
         "append to visible (ms)",
+        "clock offset vs brokers",
+        "ledger",
     ]
     assert not any(line.strip().startswith(("mean", "p50", "max")) for line in lines)
 
@@ -176,6 +185,114 @@ def test_the_shown_counters_sum_to_the_messages_read(rejected: dict[Rejection, i
     assert int(shown["measured"]) + int(shown["not measured"]) == int(shown["messages read"])
     assert int(shown["not measured"]) == sum(int(shown[reason.value]) for reason in rejected)
     assert int(shown["negative"]) == sum(delta < 0 for delta in deltas)
+
+
+@pytest.mark.parametrize(
+    ("offset_ms", "bound_ms", "shown"),
+    [
+        (0.8, 1.6, "+0.8 ms ± 1.6 ms"),
+        (-12.34, 1.0, "-12.3 ms ± 1.0 ms"),
+        (0.0, 2.25, "+0.0 ms ± 2.2 ms"),
+        (86_400_000.0, 1.5, "+86400000.0 ms ± 1.5 ms"),
+    ],
+)
+def test_a_clock_offset_is_a_line_with_its_bound(offset_ms: float, bound_ms: float, shown: str) -> None:
+    """Each broker's offset has its sign and its bound, the form that docs/measurement.md gives."""
+    clock = [ClockOffset(broker=broker, offset_ms=offset_ms, bound_ms=bound_ms) for broker in (1, 1_001)]
+    lines = [line for line in summary_lines("S", msgspec.structs.replace(CONSUMER, clock=clock)) if "clock" in line]
+    assert lines == [f"  clock offset vs broker 1         {shown}", f"  clock offset vs broker 1001      {shown}"]
+
+
+def test_a_ledger_has_a_row_for_each_count() -> None:
+    """Counts are shown as they are, and what cannot be known without the producers' counts as n/a."""
+    ledger = LedgerCounts(
+        unique=100_000,
+        lost=None,
+        duplicated=3,
+        out_of_order=0,
+        redelivered=7_478,
+        untraced=1,
+        unkept=0,
+        unexpected=None,
+    )
+    lines = list(summary_lines("S", msgspec.structs.replace(CONSUMER, ledger=ledger)))
+    place = lines.index("  ledger")
+    assert lines[place + 1 : place + 9] == [
+        "    unique                         100000",
+        "    lost                           n/a",
+        "    duplicated                     3",
+        "    out of order                   0",
+        "    redelivered                    7478",
+        "    untraced                       1",
+        "    unkept                         0",
+        "    unexpected                     n/a",
+    ]
+    assert list(summary_lines("L", ledger))[2:4] == [
+        "  unique                           100000",
+        "  lost   " + " " * 26 + "n/a",
+    ]
+
+
+def table(count: int) -> list[str]:
+    """The lines of the table of so many partitions."""
+    rows = [
+        PartitionRow(partition=number, count=10**number, mean_ms=None, p50_ms=-1.5, p99_ms=7.0, max_ms=1e9)
+        for number in range(count)
+    ]
+    lines = list(summary_lines("S", msgspec.structs.replace(CONSUMER, partitions=rows)))
+    return lines[lines.index("  ledger                           n/a") + 1 :]
+
+
+@pytest.mark.parametrize("count", [2, 3, 19, 20, 21, 25])
+def test_a_table_is_aligned_and_has_twenty_rows_at_most(count: int) -> None:
+    """Each column is as wide as its widest cell and right-aligned; more rows are counted in the heading."""
+    heading, *body = table(count)
+    more = f", the first 20 of {count}; the result file has all" if count > 20 else ""
+    assert heading == f"  partitions (ms){more}"
+    assert len(body) == 1 + min(count, 20)
+    assert len({len(line) for line in body}) == 1
+    assert body[0].split() == ["partition", "count", "mean", "p50", "p99", "max"]
+    shown = [line.split() for line in body[1:]]
+    assert shown == [[str(number), str(10**number), "n/a", "-1.5", "7", "1000000000"] for number in range(len(shown))]
+    ends = [match.end() for match in re.finditer(r"\S+", body[0])]
+    assert all([match.end() for match in re.finditer(r"\S+", line)] == ends for line in body)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_table_of_one_row_is_left_out(count: int) -> None:
+    """One partition's row would only repeat the summary."""
+    assert table(count) == []
+
+
+def test_a_series_begins_with_the_time_in_utc() -> None:
+    """A row of the time series is named by the moment at which it starts."""
+    rows = [
+        Row(
+            start_ms=1_795_000_000_000 + place,
+            width_s=1,
+            count=2,
+            mean_ms=1 / 3,
+            p50_ms=0,
+            p99_ms=1,
+            max_ms=1,
+            min_ms=-1,
+        )
+        for place in (0, 1_000)
+    ]
+    lines = list(summary_lines("S", msgspec.structs.replace(CONSUMER, series=rows)))
+    place = lines.index("  series (ms)")
+    assert [line.split() for line in lines[place + 1 : place + 4]] == [
+        ["start", "width", "s", "count", "mean", "p50", "p99", "max", "min"],
+        ["2026-11-18T11:06:40.000Z", "1", "2", "0.333", "0", "1", "1", "-1"],
+        ["2026-11-18T11:06:41.000Z", "1", "2", "0.333", "0", "1", "1", "-1"],
+    ]
+
+
+def test_limits_are_listed_with_their_sentences() -> None:
+    """Each limit has a line in the order given; without limits there is no heading."""
+    outcomes = [parse(text).check({"p99": 300.0}) for text in ("p99 > 250ms", "p99 > 1s", "lost > 0")]
+    assert list(limit_lines(outcomes)) == ["", "Limits", *(f"  {outcome.sentence}" for outcome in outcomes)]
+    assert list(limit_lines([])) == []
 
 
 def test_every_field_of_a_summary_is_shown() -> None:
