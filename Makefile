@@ -30,7 +30,8 @@ lint: $(READY) ## ruff and mypy
 	@$(RUN) -m ruff check $(SOURCES)
 	@$(RUN) -m ruff format --check $(SOURCES)
 	@$(RUN) -m mypy kafka perf demo benchmarks data *.py
-	@$(RUN) -m mypy tests
+	@$(RUN) -m mypy tests/unit
+	@$(RUN) -m mypy tests/integration
 
 format: $(READY) ## let ruff format the code
 	@$(RUN) -m ruff check --fix $(SOURCES)

@@ -1,27 +1,16 @@
-"""The broker of the integration tests (KAFKA_BROKERS, else an embedded one), topics, and the scripts as processes."""
+"""The broker of the integration tests: KAFKA_BROKERS, else an embedded one."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from harness import TIMEOUT_S, Cluster, Scripts
 
 from demo.broker import EmbeddedBroker
-from kafka.config import VARIABLES
-from perf.settings import OPTIONS
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-TIMEOUT_S = 60.0
-_OUR_VARIABLES = {variable.name for variable in VARIABLES} | {option.variable for option in OPTIONS.values()}
 
 
 @pytest.fixture(scope="session")
@@ -34,105 +23,10 @@ def brokers() -> Iterator[str]:
         yield broker.bootstrap_servers
 
 
-class Cluster:
-    """Direct access to a cluster by confluent_kafka, independent of the code under test."""
-
-    def __init__(self, brokers: str) -> None:
-        self.brokers = brokers
-        self.admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
-
-    def create_topic(self, *, partitions: int = 1, timestamp_type: str = "LogAppendTime", name_end: str = "") -> str:
-        """A new topic of an own name."""
-        name = f"test-{uuid.uuid4().hex[:12]}{name_end}"
-        topic = NewTopic(name, partitions, 1, config={"message.timestamp.type": timestamp_type})
-        self.admin.create_topics([topic])[name].result(TIMEOUT_S)
-        return name
-
-    def topics(self) -> set[str]:
-        """All topics that there are."""
-        return set(self.admin.list_topics(timeout=TIMEOUT_S).topics)
-
-    def produce(self, topic: str, values: Sequence[bytes | None], **arguments: Any) -> None:
-        """Send the values to partition 0 in order, all acknowledged."""
-        producer = Producer({"bootstrap.servers": self.brokers, "linger.ms": 5})
-        errors: list[Any] = []
-        for value in values:
-            while True:
-                try:
-                    producer.produce(
-                        topic, value, partition=0, on_delivery=lambda e, _: errors.append(e) if e else None, **arguments
-                    )
-                    break
-                except BufferError:
-                    producer.poll(0.1)
-        assert producer.flush(TIMEOUT_S) == 0
-        assert not errors
-
-    def read(self, topic: str, count: int, *, partitions: int = 1) -> list[Message]:
-        """The first `count` messages (of partition 0 in order)."""
-        properties = {"bootstrap.servers": self.brokers, "group.id": "independent", "enable.auto.commit": False}
-        consumer = Consumer(properties)
-        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)])
-        messages: list[Message] = []
-        deadline = time.monotonic() + TIMEOUT_S
-        while len(messages) < count:
-            messages += consumer.consume(count - len(messages), 0.5)
-            assert time.monotonic() < deadline, f"only {len(messages)} of {count} messages in {topic}"
-        consumer.close()
-        assert all(message.error() is None for message in messages)
-        return messages
-
-
 @pytest.fixture(scope="session")
 def cluster(brokers: str) -> Cluster:
     """The tests' own access to the cluster."""
     return Cluster(brokers)
-
-
-class Scripts:
-    """Runs the scripts as a user does: as processes in an empty folder, configured by variables and flags."""
-
-    def __init__(self, brokers: str, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {name: value for name, value in os.environ.items() if name not in _OUR_VARIABLES}
-        self.environment["KAFKA_BROKERS"] = brokers
-        self._started: list[subprocess.Popen[str]] = []
-
-    def start(self, script: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        """Start a script with its output in pipes; a variable "" is unset."""
-        command = [sys.executable, *script.split()] if script.startswith("-m") else [sys.executable, str(ROOT / script)]
-        process = subprocess.Popen(
-            [*command, *arguments],
-            cwd=self.folder,
-            env={**self.environment, "PYTHONPATH": str(ROOT), **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._started.append(process)
-        return process
-
-    def run(self, script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a script to its end."""
-        process = self.start(script, *arguments, **variables)
-        stdout, stderr = process.communicate(timeout=TIMEOUT_S)
-        assert "Traceback" not in stderr, stderr
-        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-    def wait_for(self, process: subprocess.Popen[str], text: str) -> None:
-        """Wait for a line on stderr that holds `text`."""
-        assert process.stderr is not None
-        for line in process.stderr:
-            if text in line:
-                return
-        raise AssertionError(f"the process ended without saying {text!r}")
-
-    def close(self) -> None:
-        """End what a test left running."""
-        for process in self._started:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
 
 
 @pytest.fixture

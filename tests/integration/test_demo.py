@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from conftest import ROOT, Scripts
+from harness import ROOT, Scripts
 
 pytestmark = pytest.mark.integration
 

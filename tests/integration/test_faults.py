@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
-from conftest import ROOT, TIMEOUT_S, Cluster, Scripts
+from harness import ROOT, TIMEOUT_S, Cluster, Scripts
 
 from demo.broker import EmbeddedBroker
 

@@ -10,7 +10,7 @@ import statistics
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Cluster, Scripts
+from harness import ROOT, Cluster, Scripts
 
 pytestmark = pytest.mark.integration
 

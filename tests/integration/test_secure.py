@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import Cluster, Scripts
+from harness import Cluster, Scripts
 
 from demo.broker import EmbeddedBroker, Security, issue_certificate
 

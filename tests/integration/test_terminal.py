@@ -12,7 +12,7 @@ import sys
 import termios
 
 import pytest
-from conftest import ROOT, Cluster, Scripts
+from harness import ROOT, Cluster, Scripts
 
 pytestmark = pytest.mark.integration
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
-from conftest import ROOT, TIMEOUT_S, Cluster, Scripts
+from harness import ROOT, TIMEOUT_S, Cluster, Scripts
 from operators import Faults, Record, TransactionalOperator, misbehave, result_of, write
 
 from demo.broker import EmbeddedBroker, java_command

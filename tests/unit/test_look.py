@@ -16,7 +16,7 @@ STAMP_MS = 1_795_000_000_000
 ROOT = Path(__file__).resolve().parents[2]
 
 # a module called `test` is the standard library's
-lines: Callable[[Message, Reader], list[str]] = runpy.run_path(str(ROOT / "test.py"), run_name="look")["_lines"]
+lines: Callable[[Message, PayloadReader], list[str]] = runpy.run_path(str(ROOT / "test.py"), run_name="look")["_lines"]
 
 
 def shown(value: bytes | None, stamp: tuple[int, int] = (2, STAMP_MS)) -> list[str]:
