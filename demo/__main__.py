@@ -121,7 +121,7 @@ class Child:
 
 def main() -> int:
     """Set up, measure, show, and stop everything; returns the exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's background job ignores SIGINT otherwise
         signal.signal(number, _as_interrupt)
     OUTPUT.mkdir(exist_ok=True)
     try:
