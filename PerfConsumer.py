@@ -45,13 +45,13 @@ _GC_THRESHOLD = 100_000  # a batch makes thousands of objects but no cycles: the
 _WAIT_S = 0.2
 _PROGRESS_EVERY_S = 0.5
 _SHOWN_OF_A_KIND = 3
+_NO_TIMESTAMP = 0  # Message.timestamp()'s type
 
 
 def main() -> int:
     """The stages in order; returns the exit code."""
     options = settings.from_command_line(__file__, FIELDS, __doc__, EXAMPLES, VARIABLES)
     from kafka.consumer import Consumer
-    from kafka.errors import Fault
     from kafka.topics import Admin
     from perf.payload import reader_for
     from perf.progress import Progress
@@ -78,9 +78,9 @@ def main() -> int:
     gc.set_threshold(_GC_THRESHOLD)
     try:
         _measure_until_done(consumer, meter, options, stop, output, progress)
-    except Fault as fault:
-        outcome = fault.exit_code
-        process.log.error("%s", fault)
+    except Exception as error:  # whatever it is, what was measured is reported
+        progress.close()
+        outcome = process.failure(error)
     elapsed_s = time.monotonic() - started_s
     progress.close()
     outcome = outcome or _without_measurement(meter.statistics, consumer, options)
@@ -137,6 +137,8 @@ class Meter:
         from perf.payload import UnusualBatch
 
         types, stamps_ms = zip(*[message.timestamp() for message in messages], strict=True)
+        if _NO_TIMESTAMP in types:
+            stamps_ms = tuple(map(_stamp_ms, messages))
         self.statistics.records(stamps_ms, types, sum(map(len, messages)))
         if self.statistics.has_create_time:
             self._say_create_time()
@@ -154,7 +156,7 @@ class Meter:
         events: list[Event] = []
         found: list[tuple[int, int, int]] = []  # delta, stamp, partition of the messages since the last rejection
         for message in messages:
-            stamp_ms = message.timestamp()[1]
+            stamp_ms = _stamp_ms(message)
             delta_ms = self._reader.delta(self._sources([message])[0], self._end_ms(stamp_ms, received_ms))
             if isinstance(delta_ms, Rejection):
                 # what came before it first, because [TOTAL] counts in the order read
@@ -199,7 +201,7 @@ class Meter:
         Partitions come one after the other, so that an early message may still follow late ones.
         """
         warmup, read = self._options.warmup, self.statistics.read
-        stamps_ms = [message.timestamp()[1] for message in messages]
+        stamps_ms = list(map(_stamp_ms, messages))
         if self._warm_from_ms is None and max(stamps_ms) >= 0:
             self._warm_from_ms = next(stamp for stamp in stamps_ms if stamp >= 0) + warmup.seconds * 1000
         warm_from_ms = self._warm_from_ms or 0
@@ -211,7 +213,7 @@ class Meter:
         count = self.statistics.reject(reason)
         if count <= _SHOWN_OF_A_KIND:
             last = " (further ones are only counted)" if count == _SHOWN_OF_A_KIND else ""
-            hint = self._reader.hint(self._sources([message])[0], message.timestamp()[1])
+            hint = self._reader.hint(self._sources([message])[0], _stamp_ms(message))
             process.log.warning("not measured: %s: %s%s%s", _place(message), reason.value, hint, last)
 
     def _say_negative(self, delta_ms: int, message: Message) -> None:
@@ -283,6 +285,12 @@ def _mark_source(trace: settings.Trace | None) -> Callable[[Sequence[Message]], 
     return lambda messages: [dict(message.headers() or ()).get(trace.name) for message in messages]
 
 
+def _stamp_ms(message: Message) -> int:
+    """The Kafka timestamp, -1 where there is none: the client says 0 then, which is a time in 1970."""
+    kind, stamp_ms = message.timestamp()
+    return -1 if kind == _NO_TIMESTAMP else stamp_ms
+
+
 def _values(messages: Sequence[Message]) -> list[bytes | None]:
     return [message.value() for message in messages]
 
@@ -325,7 +333,8 @@ def _measure_until_done(  # noqa: PLR0917
         if options.duration_s and now_s - start_s >= options.duration_s:
             return
         if options.idle_timeout_s and now_s - last_message_s >= options.idle_timeout_s:
-            process.log.warning("no message for %g s: stopping", options.idle_timeout_s)
+            progress.close()
+            process.log.info("no message for %g s: stopping", options.idle_timeout_s)
             return
 
 

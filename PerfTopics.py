@@ -35,6 +35,7 @@ def main() -> int:
     allowed = settings.clock_name if arguments.command == "clock" else settings.topic_name
     names = [settings.checked("topic name", name, allowed) for name in names]
     admin = Admin(client_config(options.environment, brokers=options.brokers, overrides=options.config))
+    output = process.Output(process.Stop())
     for name in names:
         if arguments.command == "clock":
             created = admin.create_for_clock(name)
@@ -45,8 +46,8 @@ def main() -> int:
                 replication_factor=options.replication_factor,
                 timestamp_type=options.timestamp_type,
             )
-        print(f"{'created' if created else 'there already'}: {name}", flush=True)
-    return process.ExitCode.DONE
+        output.lines([f"{'created' if created else 'there already'}: {name}"])
+    return process.exit_code(process.Stop(), process.ExitCode.DONE, written=not output.lost)
 
 
 if __name__ == "__main__":

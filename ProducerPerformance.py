@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ from perf import process, settings
 
 if TYPE_CHECKING:
     from kafka.producer import KeyValue, Outgoing, Producer
+    from perf.progress import Progress
+    from perf.schedule import Schedule
     from perf.settings import Settings
     from perf.stats import ProducerSummary
 
@@ -34,11 +36,10 @@ EXAMPLES = """\
 """
 _NS_PER_S, _NS_PER_MS = 1_000_000_000, 1_000_000
 _LOG_APPEND_TIME = 2  # Message.timestamp()'s type
-_USAGE, _LOST = process.ExitCode.USAGE, process.ExitCode.NOT_ACKNOWLEDGED
 _CHUNK = 1_000  # messages between two looks at the clock at full speed
 _BURST = 100  # messages between two looks at the clock on a schedule
 _SHORTEST_SLEEP_NS, _LONGEST_SLEEP_NS = 200_000, 50_000_000
-_LATE_END_NS = 100_000_000  # messages that became due just before the end of --duration still go
+_LEAST_LATE_NS = 5 * 1_000_000_000  # what was due within --duration may go that long, or as long again, after it
 
 
 def main() -> int:
@@ -46,10 +47,10 @@ def main() -> int:
     options = settings.from_command_line(__file__, FIELDS, __doc__, EXAMPLES, VARIABLES)
     if options.stamp == "intended" and not options.rate_per_s:
         raise settings.SettingsError("--stamp intended needs --rate: without a schedule no time is intended")
-    from kafka.errors import Fault
     from kafka.producer import Producer
     from kafka.topics import Admin
     from perf.dataset import DataSet
+    from perf.progress import Progress
 
     data = DataSet.open(options.file, options.keyname)
     if options.trace is not None and options.trace.place == "field":
@@ -59,20 +60,21 @@ def main() -> int:
     _check_stamps(topic.timestamp_type, options)
     producer = Producer(config, options.topic, acknowledge_each=options.rate_per_s > 0)
     process.log.info("sending to topic %s from %s (%d messages a lap)", options.topic, options.file, data.length)
-    sending = Sending(producer, data.messages(), options, partitions=len(topic.partitions))
-    stop, started_at, outcome = process.Stop().listen(), process.now(), process.ExitCode.DONE
+    progress = Progress(options.size)
+    sending = Sending(producer, data.messages(), options, progress, partitions=len(topic.partitions))
+    stop, started_at, outcome = process.Stop().listen(), process.now(), 0
     start_ns = time.monotonic_ns()
     try:
         sending.run(stop)
-    except (Fault, settings.SettingsError) as error:
-        outcome = process.ExitCode(error.exit_code if producer.queued == 0 or error.exit_code == _USAGE else _LOST)
-        process.log.error("%s", error)
+    except Exception as error:  # whatever it is, what was sent is reported
+        progress.close()
+        outcome = process.failure(error)
     sent_ns = time.monotonic_ns()
     producer.flush(stopped=stop, grace_s=process.FLUSH_GRACE_S)
     elapsed_s, send_elapsed_s = (time.monotonic_ns() - start_ns) / _NS_PER_S, (sent_ns - start_ns) / _NS_PER_S
     summary = _summary(sending, options, elapsed_s=elapsed_s, send_elapsed_s=send_elapsed_s)
-    if producer.acknowledged != producer.queued:
-        outcome = outcome or process.ExitCode.NOT_ACKNOWLEDGED
+    progress.close()
+    outcome = _outcome(producer, outcome)
     return process.report(
         f"Summary of the producer, topic {options.topic}",
         summary,
@@ -89,7 +91,15 @@ def main() -> int:
 class Sending:
     """The data set on its way: at full speed, or open loop on a schedule; marked where that is asked for."""
 
-    def __init__(self, producer: Producer, messages: Iterator[KeyValue], options: Settings, *, partitions: int) -> None:
+    def __init__(
+        self,
+        producer: Producer,
+        messages: Iterator[KeyValue],
+        options: Settings,
+        progress: Progress,
+        *,
+        partitions: int,
+    ) -> None:
         from perf.stats import Histogram
         from perf.trace import Marker
 
@@ -97,12 +107,14 @@ class Sending:
         self._options = options
         self._partitions = partitions
         self._turn = 0
+        self._progress = progress
         self._marker: Marker | None = None
         self._sent_marks: Counter[int] = Counter()
         if options.trace is not None:
             host = os.environ.get("JOB_COMPLETION_INDEX") or platform.node() or "producer"
             self._marker = Marker(run=options.run_id, producer=host, attempt=time.time_ns())
         self.producer = producer
+        self.not_sent = 0
         self.lateness_us, self.ack_us = Histogram(), Histogram()
 
     def run(self, stop: process.Stop) -> None:
@@ -120,15 +132,20 @@ class Sending:
     def _run_at_full_speed(self, stop: process.Stop) -> None:
         size, duration_s = self._options.size, self._options.duration_s
         end_ns = time.monotonic_ns() + int(duration_s * _NS_PER_S) if duration_s else None
-        while not stop() and (end_ns is None or time.monotonic_ns() < end_ns):
+
+        def ended() -> bool:
+            return stop() or (end_ns is not None and time.monotonic_ns() >= end_ns)
+
+        while not ended():
             most = _CHUNK if size is None else min(_CHUNK, size - self.producer.queued)
             if most == 0:
                 return
             batch = list(islice(self._messages, most))
             if self._marker is None:
-                self.producer.send(batch, stop)
+                self.producer.send(batch, ended)
             else:
-                self._send_outgoing([self._outgoing(message, 0) for message in batch], stop)
+                self._send_outgoing([self._outgoing(message, 0) for message in batch], ended)
+            self._progress.update(self.producer.queued)
 
     def _run_on_schedule(self, stop: process.Stop) -> None:
         """Open loop: what is due goes at once, however late; the lateness of each message is recorded.
@@ -142,7 +159,12 @@ class Sending:
         limits = [options.size] if options.size is not None else []
         last = min([schedule.due_count(duration_ns - 1), *limits]) if duration_ns else options.size
         start_ns, start_wall_ns, sent, elapsed_ns = time.monotonic_ns(), time.time_ns(), 0, 0
-        while sent != last and not stop() and (duration_ns is None or elapsed_ns < duration_ns + _LATE_END_NS):
+
+        def ended() -> bool:
+            late_end_ns = None if duration_ns is None else start_ns + duration_ns + max(duration_ns, _LEAST_LATE_NS)
+            return stop() or (late_end_ns is not None and time.monotonic_ns() >= late_end_ns)
+
+        while sent != last and not ended():
             elapsed_ns = time.monotonic_ns() - start_ns
             due = schedule.due_count(elapsed_ns)
             due = min(due, last) if last is not None else due
@@ -153,26 +175,41 @@ class Sending:
                 continue
             burst = range(sent, min(due, sent + _BURST))
             due_ns = [schedule.due_ns(index) for index in burst]
-            sent += self._send_burst([(start_wall_ns + due_at) // _NS_PER_MS for due_at in due_ns], stop)
+            sent += self._send_burst([(start_wall_ns + due_at) // _NS_PER_MS for due_at in due_ns], ended)
             handed_over_ns = time.monotonic_ns() - start_ns
             self.lateness_us.add([(handed_over_ns - due_at) // 1_000 for due_at in due_ns[: sent - burst.start]])
+            self._progress.update(sent)
+        if duration_ns is not None and last is not None and sent < last and not stop():
+            self._leave_out(range(sent, last), schedule, time.monotonic_ns() - start_ns)
 
-    def _send_burst(self, intended_ms: Sequence[int], stop: process.Stop) -> int:
+    def _leave_out(self, left: range, schedule: Schedule, elapsed_ns: int) -> None:
+        """Count what was due but could not be sent in time, with its lateness so far: left out, it would flatter."""
+        self.not_sent = len(left)
+        for start in range(left.start, left.stop, _CHUNK):
+            part = range(start, min(start + _CHUNK, left.stop))
+            self.lateness_us.add([(elapsed_ns - schedule.due_ns(index)) // 1_000 for index in part])
+        process.log.warning(
+            "%d messages were due within --duration and not sent even so long after it: the rate is more than this "
+            "producer, its data file or the cluster can take; their lateness is in the summary",
+            self.not_sent,
+        )
+
+    def _send_burst(self, intended_ms: Sequence[int], ended: Callable[[], bool]) -> int:
         batch = list(islice(self._messages, len(intended_ms)))
         intended = self._options.stamp == "intended"
         if intended or self._marker is not None:
             stamps_ms = intended_ms if intended else [0] * len(batch)
             outgoing = [self._outgoing(message, stamp) for message, stamp in zip(batch, stamps_ms, strict=True)]
-            sent = self._send_outgoing(outgoing, stop)
+            sent = self._send_outgoing(outgoing, ended)
         else:
-            sent = self.producer.send(batch, stop)
+            sent = self.producer.send(batch, ended)
         self._take_acknowledgements()
         return sent
 
-    def _send_outgoing(self, outgoing: Sequence[Outgoing], stop: process.Stop) -> int:
+    def _send_outgoing(self, outgoing: Sequence[Outgoing], ended: Callable[[], bool]) -> int:
         before = self.producer.queued
         try:
-            return self.producer.send_outgoing(outgoing, stop)
+            return self.producer.send_outgoing(outgoing, ended)
         finally:
             self._sent_marks.update(message.partition for message in outgoing[: self.producer.queued - before])
 
@@ -201,6 +238,17 @@ class Sending:
         return Outgoing(key, with_field(value, trace.name, mark), partition, stamp_ms)
 
 
+def _outcome(producer: Producer, outcome: int) -> int:
+    """4 unless all is acknowledged; but 2 and 3 say that trying again is harmless: nothing may have been sent then."""
+    harmless = producer.acknowledged == 0 and producer.unknown == 0
+    if harmless and outcome in (process.ExitCode.USAGE, process.ExitCode.CONNECTION):
+        return outcome
+    given_up = outcome in (process.ExitCode.USAGE, process.ExitCode.CONNECTION)
+    if given_up or producer.acknowledged != producer.queued:
+        return process.ExitCode.NOT_ACKNOWLEDGED
+    return outcome
+
+
 def _check_stamps(timestamp_type: str | None, options: Settings) -> None:
     """What the input topic's timestamp type means for the measurement; None where it may not be read."""
     if timestamp_type == "LogAppendTime" and options.stamp == "intended":
@@ -224,6 +272,7 @@ def _summary(sending: Sending, options: Settings, *, elapsed_s: float, send_elap
     mean_bytes = producer.queued_bytes / max(1, producer.queued)
     return ProducerSummary(
         messages=producer.queued,
+        not_sent=sending.not_sent,
         acknowledged=producer.acknowledged,
         failed=dict(producer.failed),
         unknown=producer.unknown,

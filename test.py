@@ -34,7 +34,7 @@ EXAMPLES = """\
 """
 _WAIT_S = 0.2
 _MS_PER_MINUTE = 60_000
-_SHOWN_BYTES = 300
+_SHOWN_CHARACTERS = 300
 _TIMESTAMP_TYPES = {1: "CreateTime", 2: "LogAppendTime"}
 
 
@@ -67,9 +67,12 @@ def main() -> int:
 def _lines(message: Message, reader: Reader) -> list[str]:
     """A message for a person: where it is, what it holds, both stamps and their difference."""
     kind, stamp_ms = message.timestamp()
+    stamp_ms = stamp_ms if kind in _TIMESTAMP_TYPES else -1
     value = message.value()
     start_ms = reader.start_ms(getattr(message, reader.source)())
-    shown = (value or b"")[:_SHOWN_BYTES].decode("utf-8", "backslashreplace") + "…" * (len(message) > _SHOWN_BYTES)
+    shown = (value or b"").decode("utf-8", "backslashreplace")
+    if len(shown) > _SHOWN_CHARACTERS:  # operators mostly add timestamp_start at the end
+        shown = f"{shown[: _SHOWN_CHARACTERS // 2]} … {shown[-_SHOWN_CHARACTERS // 2 :]}"
     return [
         f"partition {message.partition()}, offset {message.offset()}: {shown}",
         f"  Kafka timestamp  {f'{_stamp(stamp_ms)} {_TIMESTAMP_TYPES[kind]}' if stamp_ms >= 0 else 'not available'}",

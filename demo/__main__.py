@@ -32,6 +32,7 @@ _READY_TIMEOUT_S = 60.0
 _IDLE_TIMEOUT_S = 60
 _STOP_TIMEOUT_S = 30.0
 _PARTITIONS = 3
+EMBEDDED = "PERF_DEMO_EMBEDDED"
 
 
 class DemoError(Exception):
@@ -52,7 +53,7 @@ class Child:
         print(f"    $ {' '.join(_as_typed(command))}", flush=True)
         self.process = subprocess.Popen(
             command,
-            cwd=OUTPUT,  # a .env of the user's is not for the embedded broker
+            cwd=_folder(environment),
             env={**environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -178,6 +179,10 @@ def _measure(
         producer.finish()
         consumer.finish()
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the children's reports are on their way: seconds at most
+        for child in reversed(children):
+            child.process.terminate()
         for child in reversed(children):
             child.stop()
 
@@ -195,7 +200,7 @@ def _cluster() -> Iterator[dict[str, str]]:
         return
     _say(f"Starting a real Apache Kafka {KAFKA_VERSION} broker on this machine (the first time it is downloaded).")
     with EmbeddedBroker() as broker:
-        yield clean | {"KAFKA_BROKERS": broker.bootstrap_servers}
+        yield clean | {"KAFKA_BROKERS": broker.bootstrap_servers, EMBEDDED: "1"}
         _say("Stopping the broker.")
 
 
@@ -206,14 +211,20 @@ def _topics(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     _say("Creating an input and an output topic, both with message.timestamp.type=LogAppendTime.")
     command = [sys.executable, str(ROOT / "PerfTopics.py"), "create", *names, "--partitions", str(_PARTITIONS)]
     print(f"    $ {' '.join(_as_typed(command))}", flush=True)
-    if subprocess.run(command, env=dict(environment), cwd=OUTPUT, check=False).returncode:
-        raise DemoError("the topics were not created")
     try:
+        if subprocess.run(command, env=dict(environment), cwd=_folder(environment), check=False).returncode:
+            raise DemoError("the topics were not created")
         yield names[0], names[1]
     finally:
         admin = Admin(client_config(environment, brokers=environment["KAFKA_BROKERS"]))
         for name in names:
-            admin.delete(name)
+            with contextlib.suppress(Fault):
+                admin.delete(name)
+
+
+def _folder(environment: Mapping[str, str]) -> Path:
+    """Where the processes run: with the user's Kafka beside their .env, which is not for the embedded broker."""
+    return OUTPUT if EMBEDDED in environment else ROOT
 
 
 def _say(text: str, *, more: bool = False) -> None:
@@ -234,8 +245,8 @@ def _delay(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 60_000:
-        raise ValueError("milliseconds from 0 to 60000, such as 5 or 0.5")
+    if not 0 <= value <= 30_000:
+        raise ValueError("milliseconds from 0 to 30000, such as 5 or 0.5")
     return value
 
 

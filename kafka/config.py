@@ -80,6 +80,8 @@ _FIXED_PROPERTIES = {
     "auto.offset.reset": "use --from",
     "group.id": "use --group",
     "isolation.level": "use --isolation",
+    "partition.assignment.strategy": "samples are counted once only where partitions change hands as a whole",
+    "group.protocol": "samples are counted once only where partitions change hands as a whole",
     "bootstrap.servers": "use --brokers or KAFKA_BROKERS",
     "metadata.broker.list": "use --brokers or KAFKA_BROKERS",
 }
@@ -127,13 +129,20 @@ def client_config(
     properties = {**_BASE_PROPERTIES, "bootstrap.servers": brokers, **sasl}
     if certificate:
         properties["ssl.ca.location"] = certificate
-    properties["security.protocol"] = "SASL_SSL" if sasl else "SSL" if certificate else "PLAINTEXT"
     for name, value in _file_properties(_value(environment, "KAFKA_CONFIG_FILE")):
         properties[_ALIASES.get(name, name)] = _allowed(name, value, from_flag=False)
     for name, value in overrides:
         properties[_ALIASES.get(name, name)] = _allowed(name, value, from_flag=True)
+    properties.setdefault("security.protocol", _protocol(properties))
     _refuse_open_secrets(properties)
     return ClientConfig(properties)
+
+
+def _protocol(properties: Mapping[str, str]) -> str:
+    """Plain text only where nothing was given that asks for more."""
+    if any(name.startswith("sasl.") for name in properties):
+        return "SASL_SSL"
+    return "SSL" if any(name.startswith("ssl.") for name in properties) else "PLAINTEXT"
 
 
 def _sasl(environment: Mapping[str, str]) -> dict[str, str]:

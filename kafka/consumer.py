@@ -95,10 +95,12 @@ class Consumer:
                 "on_commit": self._on_commit,
             },
         )
+        #: Resolved now, also for a group, whose partitions come later: nothing that follows may be left out.
+        self._starts = self._start_offsets([TopicPartition(topic, number) for number in partitions])
         if self._grouped:
             self._client.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         else:
-            self._client.assign(self._start_offsets([TopicPartition(topic, number) for number in partitions]))
+            self._client.assign(self._starts)
 
     def read(self, most: int, timeout_s: float) -> list[Message]:
         """Up to `most` messages: all that are there, else the first that comes within `timeout_s` (0 to about 0.5).
@@ -189,9 +191,20 @@ class Consumer:
         return found
 
     def _on_assign(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
-        committed = client.committed(partitions, timeout=_REQUEST_TIMEOUT_S)
-        fresh = self._start_offsets([entry for entry in committed if entry.offset < 0])
-        client.assign([entry for entry in committed if entry.offset >= 0] + fresh)
+        try:
+            committed = client.committed(partitions, timeout=_REQUEST_TIMEOUT_S)
+            known = {entry.partition: entry for entry in self._starts}
+            fresh = [
+                known.get(entry.partition) or TopicPartition(entry.topic, entry.partition, OFFSET_BEGINNING)
+                for entry in committed
+                if entry.offset < 0
+            ]
+            client.assign([entry for entry in committed if entry.offset >= 0] + fresh)
+            if fresh:  # so that whoever takes over begins there, too
+                client.commit(offsets=[entry for entry in fresh if entry.offset >= 0], asynchronous=False)
+        except KafkaException as error:  # one that left a callback would end everything, without a report
+            self._pending = TopicError(f"cannot take partitions of {self._topic}: {cause(error.args[0])}")
+            return
         log.info("holding partitions %s of %s", sorted(entry.partition for entry in partitions), self._topic)
 
     def _on_revoke(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
@@ -217,7 +230,9 @@ class Consumer:
             return False
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED and not self._grouped:
             return True  # librdkafka looks the coordinator up although no group is joined
-        if error.code() in _TOPIC_ERRORS:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._pending = FatalClientError(f"the consumer cannot go on: {cause(error)}")
+        elif error.code() in _TOPIC_ERRORS:
             self._pending = TopicError(f"topic {self._topic}: {cause(error)}")
         else:
             self._errors(error)

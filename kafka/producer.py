@@ -13,7 +13,7 @@ import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from .config import ClientConfig
-from .errors import ErrorLog, FatalClientError, cause, new_client
+from .errors import ErrorLog, FatalClientError, Fault, TopicError, cause, new_client
 
 log = logging.getLogger("kafka")
 
@@ -33,8 +33,17 @@ class Outgoing(NamedTuple):
 
 #: No answer came: such a message may or may not be in the topic.
 _UNKNOWN_OUTCOME = frozenset(
-    {KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT, KafkaError._PURGE_INFLIGHT}
+    {
+        KafkaError._MSG_TIMED_OUT,
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError._PURGE_INFLIGHT,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    }
 )
+_FATAL_GRACE_S = 5.0
 _SHOWN_FAILURES = 3
 _ROOM_POLL_S = 0.05
 _FLUSH_SLICE_S = 0.2
@@ -65,7 +74,6 @@ class Producer:
     ) -> None:
         self._topic = topic
         self._each = acknowledge_each
-        self._errors = ErrorLog()
         self._acknowledged = 0
         self._left = 0
         self.queued = 0
@@ -74,6 +82,7 @@ class Producer:
         self._ack_us: list[int] = []
         self.failed: Counter[str] = Counter()
         self._timed_out = 0
+        self.fault: Fault | None = None
         self._client = new_client(
             confluent_kafka.Producer,
             {
@@ -82,7 +91,7 @@ class Producer:
                 **config.properties,
                 "delivery.report.only.error": not acknowledge_each,
                 "on_delivery": self._on_delivery,
-                "error_cb": self._errors,
+                "error_cb": ErrorLog(),
             },
         )
 
@@ -100,7 +109,7 @@ class Producer:
         """Queue the messages of `batch` in order; waits while the queue is full.
 
         Returns how many were queued: all of them, unless `stopped()` became true while the queue was full.
-        Raises FatalClientError.
+        Raises FatalClientError, or TopicError where the topic may not be written to.
         """
         produce, topic = self._client.produce, self._topic
         done = 0
@@ -115,7 +124,7 @@ class Producer:
         finally:
             self.queued += done
             self.queued_bytes += sum([len(value) for _, value in batch[:done]])
-        self._client.poll(0)
+        self.serve()
         return done
 
     def send_outgoing(self, batch: Sequence[Outgoing], stopped: Callable[[], bool]) -> int:
@@ -132,7 +141,7 @@ class Producer:
         finally:
             self.queued += done
             self.queued_bytes += sum([len(message.value) for message in batch[:done]])
-        self._client.poll(0)
+        self.serve()
         return done
 
     def take_ack_us(self) -> list[int]:
@@ -141,27 +150,43 @@ class Producer:
         return taken
 
     def serve(self) -> None:
-        """Take in the acknowledgements that have come; `send` and `flush` do it too."""
-        self._client.poll(0)
+        """Take in the acknowledgements that have come; `send` and `flush` do it too. Raises what `send` raises."""
+        self._poll(0)
+        if self.fault is not None:
+            raise self.fault
+
+    def _poll(self, timeout_s: float) -> None:
+        """Serve callbacks. The client lets a fatal error out here, not through error_cb."""
+        try:
+            self._client.poll(timeout_s)
+        except KafkaException as error:
+            self.fault = FatalClientError(f"the producer cannot go on: {cause(error.args[0])}")
 
     def flush(self, *, stopped: Callable[[], bool], grace_s: float) -> None:
         """Wait until every message has its answer: at most the delivery time-out, or `grace_s` once `stopped()`."""
-        deadline = None
-        while len(self._client) and not self._errors.fatal:
-            if deadline is None and stopped():
-                deadline = time.monotonic() + grace_s
-                log.info(
-                    "waiting up to %g s for the answers to %d messages; a second signal ends at once",
-                    grace_s,
-                    len(self._client),
-                )
-            if deadline is not None and time.monotonic() > deadline:
+        deadline_s: float | None = None
+        while len(self._client):
+            if deadline_s is None and (self.fault is not None or stopped()):
+                wait_s = _FATAL_GRACE_S if self.fault is not None else grace_s
+                deadline_s = time.monotonic() + wait_s
+                waiting = "waiting up to %g s for the answers to %d messages; a second signal ends at once"
+                log.info(waiting, wait_s, len(self._client))
+            if deadline_s is not None and time.monotonic() > deadline_s:
                 break
-            self._client.flush(_FLUSH_SLICE_S)
-        self._left = len(self._client)
+            try:
+                self._client.flush(_FLUSH_SLICE_S)
+            except KafkaException as error:  # a fatal error; the other reports are still to come
+                self.fault = FatalClientError(f"the producer cannot go on: {cause(error.args[0])}")
+        self._left = self._unanswered()
         if self._left:
             log.warning("no answer for %d messages: they may or may not be in the topic %s", self._left, self._topic)
             self._client.purge()
+
+    def _unanswered(self) -> int:
+        known = self.failed.total() + self._timed_out
+        if self._each:
+            return self.queued - self._acknowledged - known
+        return min(len(self._client), self.queued - known)  # the length may count other events, too
 
     def _produce(self, message: Outgoing) -> None:
         self._client.produce(
@@ -178,7 +203,12 @@ class Producer:
         while isinstance(error, BufferError):
             if stopped():
                 return False
-            self._client.poll(_ROOM_POLL_S)
+            if not len(self._client):  # the queue is empty, and still too small for it
+                self._count("_QUEUE_FULL", f"a message of {len(message.value)} bytes", "it is larger than the queue")
+                return True
+            self._poll(_ROOM_POLL_S)
+            if self.fault is not None:
+                raise self.fault
             try:
                 self._produce(message)
                 return True
@@ -186,7 +216,8 @@ class Producer:
                 error = again
         reason: KafkaError = error.args[0]
         if reason.fatal() or reason.code() == KafkaError._FATAL:
-            raise FatalClientError(f"the producer cannot go on: {cause(self._errors.fatal or reason)}")
+            self.fault = FatalClientError(f"the producer cannot go on: {cause(reason)}")
+            raise self.fault
         self._count_failure(reason, f"a message of {len(message.value)} bytes")
         return True
 
@@ -201,7 +232,11 @@ class Producer:
             self._count_failure(error, f"a message of {len(message)} bytes")
 
     def _count_failure(self, error: KafkaError, what: str) -> None:
-        name = error.name()
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and self.fault is None:
+            self.fault = TopicError(f"not authorised to write to the topic {self._topic}")
+        self._count(error.name(), what, cause(error))
+
+    def _count(self, name: str, what: str, reason: str) -> None:
         self.failed[name] += 1
         if self.failed[name] <= _SHOWN_FAILURES:
-            log.error("%s was not accepted by topic %s: %s", what, self._topic, cause(error))
+            log.error("%s was not accepted by topic %s: %s", what, self._topic, reason)

@@ -19,7 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from .config import ClientConfig
 from .errors import ConnectError, ErrorLog, TopicError, TopicMissingError, cause, new_client
 
-CONNECT_TIMEOUT_S = 8.0
+CONNECT_TIMEOUT_S = 6.0
 _POLL_S = 0.05
 _TIMESTAMP_TYPE = "message.timestamp.type"
 

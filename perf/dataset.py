@@ -96,6 +96,9 @@ def _records(path: Path, text: str) -> list[bytes]:
 
 def _lines(path: Path, text: str) -> list[bytes]:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    first = lines[0][1].strip()
+    if len(lines) > 1 and first[:1] + first[-1:] == "{}" and not _is_json(first) and _is_json(lines[1][1]):
+        raise _syntax_error(path, lines[0][1].rstrip(), first_line=lines[0][0])
     if len(lines) < 2 or not _is_json(lines[0][1]):
         raise _syntax_error(path, text, first_line=1)
     for number, line in lines:

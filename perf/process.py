@@ -6,7 +6,10 @@ for the user; any other is a defect of this tool and says so, without a bare tra
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import errno
+import io
 import logging
 import os
 import signal
@@ -99,11 +102,12 @@ class Output:
 
 def run(main: Callable[[], int]) -> None:
     """Run a script's `main` as a process: logging, signals, exceptions, exit code."""
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     for level, name in ((logging.INFO, "--"), (logging.WARNING, "warning:"), (logging.ERROR, "error:")):
         logging.addLevelName(level, name)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_interrupted)
+    _make_streams_usable()
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     code = _guarded(main)
     _discard_broken(sys.stdout)
     sys.exit(code)
@@ -116,16 +120,22 @@ def _guarded(main: Callable[[], int]) -> int:
         log.error("stopped before anything was done")
         return 128 + interrupted.signal_number
     except Exception as error:
-        code = getattr(error, "exit_code", None)
-        if code is not None:
-            log.error("%s", error)
-            return int(code)
-        log.error(
-            "unexpected %s: %s (a defect of this tool; with PERF_DEBUG=1 it shows where)", type(error).__name__, error
-        )
-        if os.environ.get("PERF_DEBUG"):
-            raise
-        return ExitCode.UNEXPECTED
+        if isinstance(error.__cause__, Interrupted):  # raised inside a C function, which makes it a SystemError
+            log.error("stopped before anything was done")
+            return 128 + error.__cause__.signal_number
+        return failure(error)
+
+
+def failure(error: Exception) -> int:
+    """Say what went wrong; returns the exit code that it leads to."""
+    code = getattr(error, "exit_code", None)
+    if code is not None:
+        log.error("%s", error)
+        return int(code)
+    debug = bool(os.environ.get("PERF_DEBUG"))
+    hint = "" if debug else "; with PERF_DEBUG=1 it shows where"
+    log.error("unexpected %s: %s (a defect of this tool%s)", type(error).__name__, error, hint, exc_info=debug)
+    return ExitCode.UNEXPECTED
 
 
 def now() -> str:
@@ -187,6 +197,24 @@ def exit_code(stop: Stop, outcome: int, *, written: bool) -> int:
     return outcome or (ExitCode.DONE if written else ExitCode.UNEXPECTED)
 
 
+class _ClosedStream(io.TextIOBase):
+    """What stands for a stream that the caller closed (>&-)."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+def _make_streams_usable() -> None:
+    """A closed stream is one that cannot be written, and a narrow encoding is no reason to fail."""
+    if sys.stdout is None:
+        sys.stdout = _ClosedStream()
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _write_stdout(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
@@ -201,4 +229,5 @@ def _discard_broken(stream: TextIO) -> None:
     try:
         stream.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -11,7 +11,7 @@ class Progress:
 
     def __init__(self, total: int | None) -> None:
         self._bar: Any = None
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             from tqdm import tqdm  # slow to import
 
             self._bar = tqdm(
@@ -27,6 +27,7 @@ class Progress:
         """`done` messages so far."""
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
+            self._bar.refresh()
 
     def note(self, text: str) -> None:
         """What stands behind the rate."""

@@ -91,7 +91,8 @@ def of(
 
 def write(path: Path, result: Result) -> None:
     """Write `result` to `path`. Raises ResultError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path = path.resolve()  # a link stays a link
+    partial = path.with_name(f".{path.name[:200]}.{os.getpid()}.partial")
     try:
         try:
             partial.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
@@ -208,6 +209,7 @@ def _merged_producers(
     return ProducerResult(
         summary=ProducerSummary(
             messages=messages,
+            not_sent=sum(summary.not_sent for summary in summaries),
             acknowledged=acknowledged,
             failed=dict(sorted(failed.items())),
             unknown=sum(summary.unknown for summary in summaries),

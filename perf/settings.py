@@ -387,7 +387,10 @@ def merged_environment(environment: Mapping[str, str], dotenv: Path) -> dict[str
     if dotenv.is_file():
         from dotenv import dotenv_values  # slow to import, and rarely needed
 
-        found = dotenv_values(dotenv, interpolate=False)
+        try:
+            found = dotenv_values(dotenv, interpolate=False)
+        except (UnicodeDecodeError, OSError) as error:
+            raise SettingsError(f"{dotenv} cannot be read: {error}") from None
         values = {name: value for name, value in found.items() if value} | values
     return values
 
@@ -395,6 +398,8 @@ def merged_environment(environment: Mapping[str, str], dotenv: Path) -> dict[str
 def checked(source: str, text: str, parse: Callable[[str], Any]) -> Any:
     """`parse(text)`. Raises SettingsError that names the source, the value and what is allowed."""
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
+        if source == "--config":  # the value may be a secret
+            raise SettingsError("--config: the value still has its quotes: give it without")
         raise SettingsError(f"{source}: {text} still has its quotes (docker --env-file keeps them): give {text[1:-1]}")
     try:
         return parse(text)

@@ -103,12 +103,14 @@ class ConsumerSummary(msgspec.Struct, frozen=True, kw_only=True):
 class ProducerSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What a producer sent. `messages` = `acknowledged` + `failed` + `unknown`.
 
+    `not_sent` were due within the duration, but could not be sent in time; their lateness up to the end is counted.
     `throughput_per_s` is what was acknowledged over all the time until the last answer; `send_rate_per_s` is taken from
     the first message sent to the last, and compares with the target. `ack_ms` is from produce to acknowledgement; it
     and lateness are n/a without a schedule. `stamp` is "send" or "intended": what stands in the messages' timestamps.
     """
 
     messages: int
+    not_sent: int
     acknowledged: int
     failed: dict[str, int]
     unknown: int

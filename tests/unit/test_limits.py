@@ -82,6 +82,7 @@ def producer_summary(target_rate_per_s: float | None = 1000.0) -> ProducerSummar
     lateness_us = Histogram()
     lateness_us.add([250, 500, 8_000])
     return ProducerSummary(
+        not_sent=0,
         messages=100,
         acknowledged=96,
         failed={"_MSG_TIMED_OUT": 2, "MSG_SIZE_TOO_LARGE": 1},

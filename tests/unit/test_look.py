@@ -66,13 +66,14 @@ def test_stamps_of_any_size_can_be_looked_at(start: str) -> None:
 
 def test_without_kafka_timestamp_there_is_no_difference() -> None:
     """TIMESTAMP_NOT_AVAILABLE is said: it is no date of 1969, and not the fault of timestamp_start."""
-    found = shown(b'{"timestamp_start":1794999940000}', (0, -1))
+    found = shown(b'{"timestamp_start":1794999940000}', (0, 0))
     assert "not available" in found[1] and "1969" not in found[1]
     assert found[3].startswith("  difference       n/a") and "timestamp_start" not in found[3]
 
 
 def test_long_messages_are_cut() -> None:
-    """A megabyte does not flood the screen, and the cut is visible."""
-    text: Any = shown(b'{"a":"' + "ä".encode() * 500_000 + b'"}')[0]
-    assert text.endswith("…")
+    """A megabyte does not flood the screen, the cut is visible, and the end is shown, where the stamp mostly stands."""
+    text: Any = shown(b'{"a":"' + "ä".encode() * 500_000 + b'","timestamp_start":1794999940000}')[0]
+    assert "ää … ää" in text
+    assert text.endswith('"timestamp_start":1794999940000}')
     assert len(text) < 1_000

@@ -97,6 +97,7 @@ def producer(
     fields |= {"topic": "inputs", "limits": []} | changes
     return ProducerResult(
         summary=ProducerSummary(
+            not_sent=0,
             messages=messages,
             acknowledged=acknowledged,
             failed={"MSG_SIZE_TOO_LARGE": lost} if lost else {},

@@ -91,7 +91,7 @@ def test_totals_count_what_was_read_until_then(values: list[bytes | None], chunk
 def test_messages_without_kafka_timestamp_are_counted() -> None:
     """TIMESTAMP_NOT_AVAILABLE is no sample, and no record time."""
     subject = meter()
-    subject.measure([message(b'{"timestamp_start":1794999999990}', stamp=(0, -1))])
+    subject.measure([message(b'{"timestamp_start":1794999999990}', stamp=(0, 0))])
     summary = subject.statistics.summary(elapsed_s=1.0)
     assert summary.not_measured["no_kafka_timestamp"] == summary.messages_read == 1
     assert summary.timestamp_types == {"none": 1}
@@ -281,7 +281,7 @@ def test_a_total_does_not_count_warm_up_that_comes_later() -> None:
 def test_records_without_a_timestamp_are_no_warm_up(chunk: int) -> None:
     """Where Kafka gave no time a warm-up in seconds cannot hold, and the counter names the reason."""
     subject = metered(Settings(topic="t", warmup=Warmup(seconds=30.0)))
-    messages = [message(b'{"timestamp_start":1794999999990}', stamp=(0, -1)) for _ in range(10)]
+    messages = [message(b'{"timestamp_start":1794999999990}', stamp=(0, 0)) for _ in range(10)]
     measured_in_chunks(subject, messages, [chunk])
     counters = subject.statistics.summary(elapsed_s=1.0).not_measured
     assert (counters["no_kafka_timestamp"], counters["warmup"]) == (10, 0)
@@ -342,7 +342,7 @@ def test_receive_latency_has_no_row_in_1969() -> None:
     """A record without Kafka timestamp is counted as that, or measured, but has no time in the series."""
     subject = metered(Settings(topic="t", latency="receive"))
     start_ms = int(WallClock().now_ms()) - 5_000
-    subject.measure([message(b'{"timestamp_start":%d}' % start_ms, stamp=(0, -1))])
+    subject.measure([message(b'{"timestamp_start":%d}' % start_ms, stamp=(0, 0))])
     summary = subject.statistics.summary(elapsed_s=1.0)
     assert summary.messages_read == summary.measured + summary.not_measured["no_kafka_timestamp"] == 1
     assert summary.first_record_ms is None

@@ -49,7 +49,7 @@ def producer_result(lateness_us: list[int]) -> Result:
     """What a producer with this lateness would write."""
     histogram = Histogram()
     histogram.add(lateness_us)
-    summary = ProducerSummary(
+    summary = ProducerSummary(not_sent=0,
         messages=9, acknowledged=6, failed={"MSG_SIZE_TOO_LARGE": 2}, unknown=1, bytes=900, elapsed_s=2.0,
         send_elapsed_s=1.5, throughput_per_s=3.0, throughput_mb_per_s=0.0003, send_rate_per_s=None,
         target_rate_per_s=0.5, stamp="send", lateness_ms=histogram.distribution(divisor=1_000),

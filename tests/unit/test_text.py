@@ -84,7 +84,7 @@ Summary
 
 def producer_summary(**changes: object) -> ProducerSummary:
     """A producer's summary with these fields changed."""
-    summary = ProducerSummary(
+    summary = ProducerSummary(not_sent=0,
         messages=0, acknowledged=0, failed={}, unknown=0, bytes=0, elapsed_s=0.0, send_elapsed_s=0.0,
         throughput_per_s=None, throughput_mb_per_s=None, send_rate_per_s=None, target_rate_per_s=None,
         stamp="send", lateness_ms=Distribution(count=0), ack_ms=Distribution(count=0),

@@ -1,0 +1,185 @@
+"""Faults that a hostile reviewer made happen: each had lost a report, a number or the exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+from harness import ROOT, TIMEOUT_S, Cluster, Scripts
+
+from demo.broker import EmbeddedBroker
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def own_broker() -> Iterator[EmbeddedBroker]:
+    """A broker that the test may stop."""
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+def summary_of(scripts: Scripts, name: str) -> dict[str, object]:
+    """The summary of a result file."""
+    found: dict[str, object] = json.loads((scripts.folder / name).read_text())["summary"]
+    return found
+
+
+@pytest.mark.parametrize("rate", ["0", "2000"])
+def test_a_fatal_producer_error_leaves_a_report(scripts: Scripts, cluster: Cluster, rate: str) -> None:
+    """A fatal client error ends in a full report whose counts add up, with exit code 3 or 4."""
+    name = f"{cluster.create_topic()}-small"
+    small = NewTopic(name, 1, 1, config={"max.message.bytes": "2000"})
+    cluster.admin.create_topics([small])[name].result(TIMEOUT_S)
+    gapless = ("--config", "enable.gapless.guarantee=true", "--config", "linger.ms=500")
+    flags = ("--topic", name, "--size", "20K", "--rate", rate, "--result", "p.json")
+    done = scripts.run("ProducerPerformance.py", *flags, *gapless)
+    assert done.returncode in (3, 4), done.stderr
+    assert "the producer cannot go on" in done.stderr
+    found = summary_of(scripts, "p.json")
+    counts = [found["acknowledged"], found["unknown"], sum(found["failed"].values())]  # type: ignore[attr-defined]
+    assert sum(counts) == found["messages"]
+    assert all(count >= 0 for count in counts)
+
+
+def test_a_fenced_consumer_ends(scripts: Scripts, cluster: Cluster) -> None:
+    """A consumer whose group.instance.id another one takes over ends with its report and exit code 3."""
+    topic = cluster.create_topic()
+    flags = ("--topic", topic, "--group", f"g-{topic}", "--config", "group.instance.id=same")
+    first = scripts.start("PerfConsumer.py", *flags)
+    scripts.wait_for(first, "holding partitions")
+    second = scripts.start("PerfConsumer.py", *flags)
+    scripts.wait_for(second, "holding partitions")
+    stdout, stderr = first.communicate(timeout=TIMEOUT_S)
+    assert first.returncode == 3, stderr
+    assert "the consumer cannot go on" in stderr
+    assert "messages read" in stdout
+
+
+def test_a_group_from_latest_reads_all_that_follows(scripts: Scripts, own_broker: EmbeddedBroker) -> None:
+    """Although the group takes seconds to form, all messages sent after "reading topic" are read."""
+    own_broker.kill()
+    own_broker.properties["group.initial.rebalance.delay.ms"] = "3000"
+    own_broker.start()
+    cluster = Cluster(own_broker.bootstrap_servers)
+    topic = cluster.create_topic(partitions=2)
+    address = {"KAFKA_BROKERS": own_broker.bootstrap_servers}
+    flags = ("--topic", topic, "--group", "late", "--from", "latest", "--timestamp-field", "eventTime")
+    readers = [
+        scripts.start("PerfConsumer.py", *flags, "--idle-timeout", "15s", "--result", f"{number}.json", **address)
+        for number in range(2)
+    ]
+    for reader in readers:
+        scripts.wait_for(reader, "reading topic")
+    sent = scripts.run("ProducerPerformance.py", "--topic", topic, "--size", "3000", "--rate", "1000", **address)
+    assert sent.returncode == 0, sent.stderr
+    for reader in readers:
+        reader.communicate(timeout=TIMEOUT_S)
+    read = [summary_of(scripts, f"{number}.json")["messages_read"] for number in range(2)]
+    assert sum(read) == 3000  # type: ignore[arg-type]
+
+
+def test_what_was_due_within_the_duration_is_sent(scripts: Scripts, cluster: Cluster) -> None:
+    """A producer that stood still near the end of --duration sends all that was due, with its lateness."""
+    topic = cluster.create_topic()
+    flags = ("--topic", topic, "--rate", "500", "--duration", "4s", "--result", "p.json")
+    producer = scripts.start("ProducerPerformance.py", *flags)
+    scripts.wait_for(producer, "sending to topic")
+    time.sleep(2.5)  # the stall is to lie at the end of the duration, so this is no wait for a condition
+    producer.send_signal(signal.SIGSTOP)
+    time.sleep(2.5)
+    producer.send_signal(signal.SIGCONT)
+    producer.communicate(timeout=TIMEOUT_S)
+    assert producer.returncode == 0
+    found = summary_of(scripts, "p.json")
+    assert (found["acknowledged"], found["not_sent"]) == (2000, 0)
+    assert found["lateness_ms"]["p90"] > 500  # type: ignore[index]
+
+
+def test_a_rate_beyond_reach_is_told(scripts: Scripts, cluster: Cluster) -> None:
+    """Messages that were due but could never be sent in time are counted, with their lateness, and warned of."""
+    topic = cluster.create_topic()
+    flags = ("--topic", topic, "--rate", "20000000", "--duration", "500ms", "--result", "p.json")
+    done = scripts.run("ProducerPerformance.py", *flags)
+    found = summary_of(scripts, "p.json")
+    assert found["not_sent"] > 0  # type: ignore[operator]
+    assert found["messages"] + found["not_sent"] == 10_000_000  # type: ignore[operator]
+    assert found["lateness_ms"]["count"] == 10_000_000  # type: ignore[index]
+    assert f"{found['not_sent']} messages were due" in done.stderr
+
+
+def test_duration_ends_with_the_broker_gone(scripts: Scripts, own_broker: EmbeddedBroker) -> None:
+    """With a full queue and no broker --duration still ends the sending."""
+    topic = Cluster(own_broker.bootstrap_servers).create_topic()
+    limits = ("--config", "queue.buffering.max.messages=1000", "--config", "message.timeout.ms=3000")
+    flags = ("--topic", topic, "--duration", "4s", "--result", "p.json")
+    variables = {"KAFKA_BROKERS": own_broker.bootstrap_servers}
+    producer = scripts.start("ProducerPerformance.py", *flags, *limits, **variables)
+    scripts.wait_for(producer, "sending to topic")
+    own_broker.pause()
+    _, stderr = producer.communicate(timeout=TIMEOUT_S)
+    own_broker.resume()
+    assert producer.returncode == 4, stderr
+    assert summary_of(scripts, "p.json")["send_elapsed_s"] < 6  # type: ignore[operator]
+
+
+def test_a_message_larger_than_the_queue_fails_alone(scripts: Scripts, cluster: Cluster) -> None:
+    """It is counted as failed and named, and does not hang the producer; exit code 4."""
+    (scripts.folder / "data.ndjson").write_text('{"a":1}\n{"a":"%s"}\n' % ("x" * 3_000))
+    flags = ("--topic", cluster.create_topic(), "--file", "data.ndjson", "--size", "10")
+    done = scripts.run("ProducerPerformance.py", *flags, "--config", "queue.buffering.max.kbytes=2")
+    assert done.returncode == 4
+    assert re.search(r"_QUEUE_FULL +5\n", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_stream(scripts: Scripts, cluster: Cluster, closed: str) -> None:
+    """Started with stdout or stderr closed (>&-), the report reaches the other one, without a traceback."""
+    command = f"exec {sys.executable} {ROOT / 'ProducerPerformance.py'} --topic {cluster.create_topic()} {closed}>&-"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], env=scripts.environment, cwd=scripts.folder, capture_output=True, text=True
+    )
+    seen = done.stderr if closed == "1" else done.stdout
+    assert re.search(r"acknowledged +10\n", seen)
+    assert "Traceback" not in seen
+    assert done.returncode == (1 if closed == "1" else 0)
+
+
+@pytest.mark.parametrize("script", ["ProducerPerformance.py", "PerfTopics.py"])
+def test_a_signal_inside_a_call_of_the_client(scripts: Scripts, own_broker: EmbeddedBroker, script: str) -> None:
+    """While it waits for brokers that stand still, a signal ends a script with 143, wherever in the client it hits."""
+    own_broker.pause()
+    arguments = ("create", "some") if script == "PerfTopics.py" else ()
+    for delay_s in (0.2, 0.3, 0.5, 0.8):
+        process = scripts.start(script, *arguments, KAFKA_BROKERS=own_broker.bootstrap_servers)
+        time.sleep(delay_s)  # any moment will do
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode in (143, -signal.SIGTERM), stderr  # the latter: before Python had started
+    own_broker.resume()
+
+
+@pytest.mark.parametrize("encoding", ["ascii"])
+def test_a_narrow_encoding(scripts: Scripts, cluster: Cluster, encoding: str) -> None:
+    """Where the terminal cannot show a character it is escaped: no script fails for it."""
+    topic = cluster.create_topic()
+    cluster.produce(topic, ['{"a":"é漢"}'.encode()])
+    for arguments in (("test.py", "--topic", topic, "--count", "1"), ("PerfConsumer.py", "--help")):
+        assert scripts.run(*arguments, PYTHONIOENCODING=encoding).returncode == 0
+
+
+def test_credentials_in_a_file_are_never_sent_in_clear(scripts: Scripts, cluster: Cluster) -> None:
+    """A user and password that only KAFKA_CONFIG_FILE has make the connection SASL_SSL: a plain listener refuses it."""
+    (scripts.folder / "client.properties").write_text(
+        "sasl.mechanism=PLAIN\nsasl.username=token\nsasl.password=a-secret\n"
+    )
+    done = scripts.run("PerfConsumer.py", "--topic", cluster.create_topic(), KAFKA_CONFIG_FILE="client.properties")
+    assert done.returncode == 3, done.stderr
+    assert "cannot connect" in done.stderr
