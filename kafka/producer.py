@@ -177,6 +177,7 @@ class Producer:
                 self._client.flush(_FLUSH_SLICE_S)
             except KafkaException as error:  # a fatal error; the other reports are still to come
                 self.fault = FatalClientError(f"the producer cannot go on: {cause(error.args[0])}")
+                log.error("%s", self.fault)
         self._left = self._unanswered()
         if self._left:
             log.warning("no answer for %d messages: they may or may not be in the topic %s", self._left, self._topic)

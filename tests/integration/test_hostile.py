@@ -38,7 +38,14 @@ def test_a_fatal_producer_error_leaves_a_report(scripts: Scripts, cluster: Clust
     name = f"{cluster.create_topic()}-small"
     small = NewTopic(name, 1, 1, config={"max.message.bytes": "2000"})
     cluster.admin.create_topics([small])[name].result(TIMEOUT_S)
-    gapless = ("--config", "enable.gapless.guarantee=true", "--config", "linger.ms=500")
+    gapless = (
+        "--config",
+        "enable.idempotence=true",
+        "--config",
+        "enable.gapless.guarantee=true",
+        "--config",
+        "linger.ms=500",
+    )
     flags = ("--topic", name, "--size", "20K", "--rate", rate, "--result", "p.json")
     done = scripts.run("ProducerPerformance.py", *flags, *gapless)
     assert done.returncode in (3, 4), done.stderr
