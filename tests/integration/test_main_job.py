@@ -192,7 +192,10 @@ def test_a_large_ndjson_file_is_not_kept_in_memory(scripts: Scripts, cluster: Cl
         for number in range(200_000):
             file.write(line % number)
     topic = cluster.create_topic()
-    code = "import resource,runpy,sys,atexit; atexit.register(lambda: print('KB', resource.getrusage(0).ru_maxrss));"
+    # VmHWM, because ru_maxrss holds the memory of the process that forked this one
+    code = "import re,runpy,sys,atexit; from pathlib import Path\n"
+    code += "peak = lambda: re.findall(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[0]\n"
+    code += "atexit.register(lambda: print('KB', peak()));"
     code += f"sys.argv=sys.argv[1:]; runpy.run_path(r'{ROOT / 'ProducerPerformance.py'}', run_name='__main__')"
     (tmp_path / "measured.py").write_text(code)
     done = scripts.run(
@@ -247,10 +250,10 @@ def test_consumers_of_a_group_share_the_partitions(scripts: Scripts, cluster: Cl
     """A second consumer joins and leaves mid-run: together they read every message, none of them twice."""
     topic = cluster.create_topic(partitions=4)
     producer = scripts.start("ProducerPerformance.py", "--topic", topic, "--rate", "2000", "--duration", "12s")
-    flags = ("--topic", topic, "--group", f"group-{topic}", "--timestamp-field", "eventTime", "--idle-timeout", "6s")
+    flags = ("--topic", topic, "--group", f"group-{topic}", "--timestamp-field", "eventTime", "--idle-timeout", "12s")
     first = scripts.start("PerfConsumer.py", *flags, "--result", "first.json")
     scripts.wait_for(first, "holding partitions [0, 1, 2, 3]")
-    second = scripts.start("PerfConsumer.py", *flags, "--duration", "4s", "--result", "second.json")
+    second = scripts.start("PerfConsumer.py", *flags, "--count", "2000", "--result", "second.json")
     scripts.wait_for(second, "holding partitions")
     second.communicate(timeout=60)
     first.communicate(timeout=60)
