@@ -61,6 +61,7 @@ def main() -> int:
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
     admin = Admin(config)
     partitions = admin.describe(options.topic).partitions
+    clock = _clock_offsets(admin, config, options.clock_topic, WallClock())  # before reading: it takes its time
     consumer = Consumer(
         config,
         options.topic,
@@ -70,7 +71,7 @@ def main() -> int:
         isolation=options.isolation,
     )
     meter = Meter(reader_for(options), Statistics(options.windows, latency=options.latency), options)
-    meter.statistics.clock = _clock_offsets(admin, config, options.clock_topic, meter.clock)
+    meter.statistics.clock = clock
     process.log.info("reading topic %s (partitions: %d) from %s", options.topic, len(partitions), options.start)
     stop, progress, started_at = process.Stop().listen(), Progress(options.count), process.now()
     output, started_s, outcome = process.Output(stop, progress.write), time.monotonic(), 0

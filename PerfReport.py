@@ -34,6 +34,8 @@ def main() -> int:
     from perf.report.text import limit_lines, summary_lines
     from perf.result import ConsumerResult, ProducerResult
 
+    if len({path.resolve() for path in arguments.results}) != len(arguments.results):
+        raise settings.SettingsError("a result file is given twice: all it counts would be counted twice")
     found = [result.read(path) for path in arguments.results]
     producers = [one for one in found if isinstance(one, ProducerResult)]
     consumers = [one for one in found if isinstance(one, ConsumerResult)]

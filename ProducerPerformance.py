@@ -39,6 +39,7 @@ _LOG_APPEND_TIME = 2  # Message.timestamp()'s type
 _CHUNK = 1_000  # messages between two looks at the clock at full speed
 _BURST = 100  # messages between two looks at the clock on a schedule
 _SHORTEST_SLEEP_NS, _LONGEST_SLEEP_NS = 200_000, 50_000_000
+_MOST_LEFT_STEPS = 100_000
 _LEAST_LATE_NS = 5 * 1_000_000_000  # what was due within --duration may go that long, or as long again, after it
 
 
@@ -63,18 +64,18 @@ def main() -> int:
     progress = Progress(options.size)
     sending = Sending(producer, data.messages(), options, progress, partitions=len(topic.partitions))
     stop, started_at, outcome = process.Stop().listen(), process.now(), 0
-    start_ns = time.monotonic_ns()
+    start_ns, failed = time.monotonic_ns(), None
     try:
         sending.run(stop)
     except Exception as error:  # whatever it is, what was sent is reported
         progress.close()
-        outcome = process.failure(error)
+        outcome, failed = process.failure(error), error
     sent_ns = time.monotonic_ns()
     producer.flush(stopped=stop, grace_s=process.FLUSH_GRACE_S)
     elapsed_s, send_elapsed_s = (time.monotonic_ns() - start_ns) / _NS_PER_S, (sent_ns - start_ns) / _NS_PER_S
     summary = _summary(sending, options, elapsed_s=elapsed_s, send_elapsed_s=send_elapsed_s)
     progress.close()
-    outcome = _outcome(producer, outcome)
+    outcome = _outcome(producer, outcome, failed)
     return process.report(
         f"Summary of the producer, topic {options.topic}",
         summary,
@@ -185,9 +186,10 @@ class Sending:
     def _leave_out(self, left: range, schedule: Schedule, elapsed_ns: int) -> None:
         """Count what was due but could not be sent in time, with its lateness so far: left out, it would flatter."""
         self.not_sent = len(left)
-        for start in range(left.start, left.stop, _CHUNK):
-            part = range(start, min(start + _CHUNK, left.stop))
-            self.lateness_us.add([(elapsed_ns - schedule.due_ns(index)) // 1_000 for index in part])
+        step = max(1, len(left) // _MOST_LEFT_STEPS)  # there may be thousands of millions
+        for index in range(left.start, left.stop, step):
+            late_us = (elapsed_ns - schedule.due_ns(index)) // 1_000
+            self.lateness_us.add({late_us: min(step, left.stop - index)})
         process.log.warning(
             "%d messages were due within --duration and not sent even so long after it: the rate is more than this "
             "producer, its data file or the cluster can take; their lateness is in the summary",
@@ -238,10 +240,12 @@ class Sending:
         return Outgoing(key, with_field(value, trace.name, mark), partition, stamp_ms)
 
 
-def _outcome(producer: Producer, outcome: int) -> int:
+def _outcome(producer: Producer, outcome: int, error: Exception | None) -> int:
     """4 unless all is acknowledged; but 2 and 3 say that trying again is harmless: nothing may have been sent then."""
     harmless = producer.acknowledged == 0 and producer.unknown == 0
-    if harmless and outcome in (process.ExitCode.USAGE, process.ExitCode.CONNECTION):
+    if harmless and outcome == process.ExitCode.CONNECTION:
+        return outcome
+    if outcome == process.ExitCode.USAGE and isinstance(error, settings.SettingsError):
         return outcome
     given_up = outcome in (process.ExitCode.USAGE, process.ExitCode.CONNECTION)
     if given_up or producer.acknowledged != producer.queued:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import confluent_kafka
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Message
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Message
 
 from .config import ClientConfig
 from .errors import ErrorLog, TopicError, cause, new_client
@@ -28,7 +28,7 @@ def probe(
     """
     settings = {**config.properties, "linger.ms": "0", "acks": "all", "error_cb": ErrorLog()}
     client = new_client(confluent_kafka.Producer, settings)
-    by_broker = {broker: partition for partition, broker in leaders.items()}
+    by_broker = {broker: partition for partition, broker in leaders.items() if broker >= 0}
     return {
         broker: [_probe_once(client, topic, partition, now_ms) for _ in range(_PROBES)]
         for broker, partition in by_broker.items()
@@ -50,7 +50,10 @@ def _probe_once(
             raise TopicError(f"the clock topic {topic} is not LogAppendTime, so its stamps are not the broker's")
         answers.append((sent_ms, acknowledged_ms, stamp_ms))
 
-    client.produce(topic, b"clock", partition=partition, on_delivery=on_delivery)
+    try:
+        client.produce(topic, b"clock", partition=partition, on_delivery=on_delivery)
+    except (KafkaException, BufferError) as error:
+        raise TopicError(f"clock topic {topic}: {error}") from error
     deadline_s = time.monotonic() + _TIMEOUT_S
     while not answers:
         client.poll(_POLL_S)

@@ -193,6 +193,9 @@ class Consumer:
     def _on_assign(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         try:
             committed = client.committed(partitions, timeout=_REQUEST_TIMEOUT_S)
+            errors = [entry.error for entry in committed if entry.error is not None]
+            if errors:  # its offset is unknown, which is not the same as none
+                raise KafkaException(errors[0])
             known = {entry.partition: entry for entry in self._starts}
             fresh = [
                 known.get(entry.partition) or TopicPartition(entry.topic, entry.partition, OFFSET_BEGINNING)
