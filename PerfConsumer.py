@@ -111,20 +111,32 @@ class Meter:
         self._receiving = options.latency == "receive"
         self._said: set[str] = set()
         self.clock = WallClock()
-        self._ready_ms = int(self.clock.now_ms())
+        self._ready_ms: int | None = None
         self._marks = _mark_source(options.trace)
         self._warm_from_ms: float | None = None if options.warmup.seconds else 0.0
         self.statistics = statistics
+
+    @property
+    def ready(self) -> bool:
+        """Whether messages are read as they come; earlier ones waited for this consumer, not for the pipeline."""
+        return self._ready_ms is not None
+
+    def get_ready(self) -> None:
+        """From now on messages are read as they come."""
+        self._ready_ms = int(self.clock.now_ms())
 
     def measure(self, messages: Sequence[Message]) -> list[Event]:
         """Count every one of `messages` (at least one), received just now; returns the events that they complete."""
         received_ms = int(self.clock.now_ms())
         if self._marks is not None:
             self._trace(messages)
-        if self.statistics.read >= self._options.warmup.messages and not self._options.warmup.seconds:
-            return self._measure(messages, received_ms)
         from perf.payload import Rejection
 
+        if self._receiving and not self.ready:
+            self.statistics.reject(Rejection.WARMUP, len(messages))
+            return []
+        if self.statistics.read >= self._options.warmup.messages and not self._options.warmup.seconds:
+            return self._measure(messages, received_ms)
         events: list[Event] = []
         for in_warmup, group in groupby(zip(messages, self._warmup(messages), strict=True), itemgetter(1)):
             part = [message for message, _ in group]
@@ -173,15 +185,12 @@ class Meter:
     def _add(
         self, deltas_ms: Sequence[int], stamps_ms: Sequence[int], partitions: Sequence[int], received_ms: int
     ) -> list[Event]:
-        if max(stamps_ms) >= self._ready_ms:  # what was there before waited for this consumer, not for the pipeline
-            self._add_visible(deltas_ms, stamps_ms, received_ms)
+        # when receiving, the delta is what is visible
+        if self._ready_ms is not None and max(stamps_ms) >= self._ready_ms and not self._receiving:
+            ready_ms = self._ready_ms
+            pairs = [pair for pair in zip(deltas_ms, stamps_ms, strict=True) if pair[1] >= ready_ms]
+            self.statistics.add_visible([delta for delta, _ in pairs], [stamp for _, stamp in pairs], received_ms)
         return self.statistics.add(deltas_ms, stamps_ms, partitions)
-
-    def _add_visible(self, deltas_ms: Sequence[int], stamps_ms: Sequence[int], received_ms: int) -> None:
-        if self._receiving:
-            return  # the delta is it
-        pairs = [pair for pair in zip(deltas_ms, stamps_ms, strict=True) if pair[1] >= self._ready_ms]
-        self.statistics.add_visible([delta for delta, _ in pairs], [stamp for _, stamp in pairs], received_ms)
 
     def _trace(self, messages: Sequence[Message]) -> None:
         from perf.trace import Ledger
@@ -323,6 +332,9 @@ def _measure_until_done(  # noqa: PLR0917
     start_s = last_message_s = next_progress_s = time.monotonic()
     while not stop() and statistics.read != options.count:
         most = _BATCH if options.count is None else min(_BATCH, options.count - statistics.read)
+        if not meter.ready and consumer.caught_up:
+            meter.get_ready()
+            process.log.info("at the end of topic %s: what comes now is read as it comes", options.topic)
         messages = consumer.read(most, _WAIT_S)
         now_s = time.monotonic()
         if messages:

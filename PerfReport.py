@@ -58,40 +58,45 @@ def main() -> int:
     checked = [limit.check(metrics) for limit in options.fail_if]
     output.lines(limit_lines(checked))
     outcomes.append(process.ExitCode.LIMIT_EXCEEDED if any(one.exceeded for one in checked) else 0)
-    outcome = min((code for code in outcomes if code), default=0)
-    return process.exit_code(process.Stop(), outcome, written=not output.lost)
+    return process.exit_code(process.Stop(), process.first_of(outcomes), written=not output.lost)
 
 
 def _ledger(producers: Sequence[ProducerResult], consumers: Sequence[ConsumerResult]) -> LedgerCounts | None:
     """What became of the marked messages; None where nothing was traced."""
     from perf import result
-    from perf.trace import Ledger, Origin, origin_of
+    from perf.trace import Origin, origin_of
 
-    ledgers = [result.ledger_of(consumer) for consumer in consumers]
-    traced = [ledger for ledger in ledgers if ledger is not None]
-    if not traced:
+    total = result.ledgers_of(consumers)
+    if total is None:
         return None
-    total = Ledger()
-    for ledger in traced:
-        total.merge(ledger)
     expected: dict[Origin, int] = {}
     for producer in producers:
         for text, count in producer.marked.items():
             origin = origin_of(text)
             if origin is not None:
                 expected[origin] = expected.get(origin, 0) + count
-    return total.counts(expected if producers else None)
+    return total.counts(expected if producers else None, result.ledgers_of(producers))
 
 
 def _outcome(whole: ConsumerResult | ProducerResult, several: Sequence[ConsumerResult | ProducerResult]) -> int:
-    """4 where not all was acknowledged or a producer ended so, 5 where the whole is no valid measurement; else 0."""
+    """The exit code of the whole: the lowest that a process ended with, signals and what is judged anew aside."""
     from perf.result import ProducerResult
 
+    codes = {one.exit_code for one in several if 0 < one.exit_code < process.SIGNALLED}
     if isinstance(whole, ProducerResult):
-        complete = whole.summary.acknowledged == whole.summary.messages
-        ended = process.ExitCode.NOT_ACKNOWLEDGED in (one.exit_code for one in several)
-        return process.ExitCode.NOT_ACKNOWLEDGED if ended or not complete else process.ExitCode.DONE
-    return process.ExitCode.DONE if whole.summary.is_valid else process.ExitCode.NO_MEASUREMENT
+        if whole.summary.acknowledged != whole.summary.messages:
+            codes.add(process.ExitCode.NOT_ACKNOWLEDGED)
+    else:
+        codes.discard(process.ExitCode.NO_MEASUREMENT)  # a consumer without messages does no harm to the others'
+        if not whole.summary.is_valid:
+            codes.add(process.ExitCode.NO_MEASUREMENT)
+    for one in several:
+        if one.exit_code in codes:
+            kind = "producer" if isinstance(one, ProducerResult) else "consumer"
+            process.log.warning(
+                "the %s on %s, topic %s, ended with exit code %d", kind, one.host, one.topic, one.exit_code
+            )
+    return process.first_of(codes)
 
 
 def _several(name: str, count: int) -> str:

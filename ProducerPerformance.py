@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kafka.config import VARIABLES, client_config
 from perf import process, settings
@@ -39,7 +39,7 @@ _LOG_APPEND_TIME = 2  # Message.timestamp()'s type
 _CHUNK = 1_000  # messages between two looks at the clock at full speed
 _BURST = 100  # messages between two looks at the clock on a schedule
 _SHORTEST_SLEEP_NS, _LONGEST_SLEEP_NS = 200_000, 50_000_000
-_MOST_LEFT_STEPS = 100_000
+_MOST_LEFT_STEPS = 10_000
 _LEAST_LATE_NS = 5 * 1_000_000_000  # what was due within --duration may go that long, or as long again, after it
 
 
@@ -64,16 +64,15 @@ def main() -> int:
     progress = Progress(options.size)
     sending = Sending(producer, data.messages(), options, progress, partitions=len(topic.partitions))
     stop, started_at, outcome = process.Stop().listen(), process.now(), 0
-    start_ns, failed = time.monotonic_ns(), None
-    try:
-        sending.run(stop)
-    except Exception as error:  # whatever it is, what was sent is reported
-        progress.close()
-        outcome, failed = process.failure(error), error
-    sent_ns = time.monotonic_ns()
-    producer.flush(stopped=stop, grace_s=process.FLUSH_GRACE_S)
-    elapsed_s, send_elapsed_s = (time.monotonic_ns() - start_ns) / _NS_PER_S, (sent_ns - start_ns) / _NS_PER_S
-    summary = _summary(sending, options, elapsed_s=elapsed_s, send_elapsed_s=send_elapsed_s)
+    failed: Exception | None = None
+    for step in (sending.run, sending.finish):
+        try:
+            step(stop)
+        except Exception as error:  # whatever it is, what was sent is reported
+            progress.close()
+            if failed is None:
+                outcome, failed = process.failure(error), error
+    summary = _summary(sending, options)
     progress.close()
     outcome = _outcome(producer, outcome, failed)
     return process.report(
@@ -85,7 +84,7 @@ def main() -> int:
         started_at=started_at,
         stop=stop,
         outcome=outcome,
-        details={"marked": sending.marked()},
+        details=sending.marks(),
     )
 
 
@@ -102,7 +101,7 @@ class Sending:
         partitions: int,
     ) -> None:
         from perf.stats import Histogram
-        from perf.trace import Marker
+        from perf.trace import Ledger, Marker
 
         self._messages = messages
         self._options = options
@@ -117,18 +116,36 @@ class Sending:
         self.producer = producer
         self.not_sent = 0
         self.lateness_us, self.ack_us = Histogram(), Histogram()
+        self._unacknowledged, self._noted = Ledger(), 0
+        self._start_ns = time.monotonic_ns()
+        self.elapsed_s = self.send_elapsed_s = 0.0
 
     def run(self, stop: process.Stop) -> None:
         """Send until SIZE, DURATION or `stop`. Raises FatalClientError, or SettingsError for a topic that refuses."""
-        if self._options.rate_per_s:
-            self._run_on_schedule(stop)
-        else:
-            self._run_at_full_speed(stop)
+        self._start_ns = time.monotonic_ns()
+        try:
+            if self._options.rate_per_s:
+                self._run_on_schedule(stop)
+            else:
+                self._run_at_full_speed(stop)
+        finally:
+            self.send_elapsed_s = self._elapsed_ns() / _NS_PER_S
 
-    def marked(self) -> dict[str, int]:
-        """How many messages of each origin were marked and sent: the first ones, as those left over are the last."""
+    def finish(self, stop: process.Stop) -> None:
+        """Wait for the answers. Raises SettingsError when they tell of a topic that refuses."""
+        self.producer.flush(stopped=stop, grace_s=process.FLUSH_GRACE_S)
+        self.elapsed_s = self._elapsed_ns() / _NS_PER_S
+        self._take_acknowledgements()
+
+    def marks(self) -> dict[str, Any]:
+        """How many messages of each origin were marked and sent (the first ones), and which are unacknowledged."""
         origins = self._marker.counts() if self._marker else ()
-        return {str(origin): self._sent_marks[origin.partition] for origin in origins}
+        marked = {str(origin): self._sent_marks[origin.partition] for origin in origins}
+        some = self._unacknowledged.counts(None).unique > 0
+        return {"marked": marked, "unacknowledged": self._unacknowledged.state() if some else None}
+
+    def _elapsed_ns(self) -> int:
+        return time.monotonic_ns() - self._start_ns
 
     def _run_at_full_speed(self, stop: process.Stop) -> None:
         size, duration_s = self._options.size, self._options.duration_s
@@ -146,6 +163,7 @@ class Sending:
                 self.producer.send(batch, ended)
             else:
                 self._send_outgoing([self._outgoing(message, 0) for message in batch], ended)
+                self._take_acknowledgements()
             self._progress.update(self.producer.queued)
 
     def _run_on_schedule(self, stop: process.Stop) -> None:
@@ -159,42 +177,47 @@ class Sending:
         duration_ns = int(options.duration_s * _NS_PER_S) if options.duration_s else None
         limits = [options.size] if options.size is not None else []
         last = min([schedule.due_count(duration_ns - 1), *limits]) if duration_ns else options.size
-        start_ns, start_wall_ns, sent, elapsed_ns = time.monotonic_ns(), time.time_ns(), 0, 0
+        late_end_ns = duration_ns + max(duration_ns, _LEAST_LATE_NS) if duration_ns else None
+        start_wall_ns, timed = time.time_ns(), 0  # so many have their lateness recorded
 
         def ended() -> bool:
-            late_end_ns = None if duration_ns is None else start_ns + duration_ns + max(duration_ns, _LEAST_LATE_NS)
-            return stop() or (late_end_ns is not None and time.monotonic_ns() >= late_end_ns)
+            return stop() or (late_end_ns is not None and self._elapsed_ns() >= late_end_ns)
 
-        while sent != last and not ended():
-            elapsed_ns = time.monotonic_ns() - start_ns
-            due = schedule.due_count(elapsed_ns)
-            due = min(due, last) if last is not None else due
-            if due == sent:
-                wait_ns = max(schedule.due_ns(sent) - elapsed_ns, _SHORTEST_SLEEP_NS)
-                time.sleep(min(wait_ns, _LONGEST_SLEEP_NS) / _NS_PER_S)
-                self.producer.serve()
-                continue
-            burst = range(sent, min(due, sent + _BURST))
-            due_ns = [schedule.due_ns(index) for index in burst]
-            sent += self._send_burst([(start_wall_ns + due_at) // _NS_PER_MS for due_at in due_ns], ended)
-            handed_over_ns = time.monotonic_ns() - start_ns
-            self.lateness_us.add([(handed_over_ns - due_at) // 1_000 for due_at in due_ns[: sent - burst.start]])
-            self._progress.update(sent)
-        if duration_ns is not None and last is not None and sent < last and not stop():
-            self._leave_out(range(sent, last), schedule, time.monotonic_ns() - start_ns)
+        def due_count() -> int:
+            due = schedule.due_count(self._elapsed_ns())
+            return due if last is None else min(due, last)
 
-    def _leave_out(self, left: range, schedule: Schedule, elapsed_ns: int) -> None:
-        """Count what was due but could not be sent in time, with its lateness so far: left out, it would flatter."""
-        self.not_sent = len(left)
+        try:
+            while timed != last and not ended():
+                due = due_count()
+                if due == timed:
+                    wait_ns = max(schedule.due_ns(timed) - self._elapsed_ns(), _SHORTEST_SLEEP_NS)
+                    time.sleep(min(wait_ns, _LONGEST_SLEEP_NS) / _NS_PER_S)
+                    self.producer.serve()
+                    continue
+                due_ns = [schedule.due_ns(index) for index in range(timed, min(due, timed + _BURST))]
+                sent = self._send_burst([(start_wall_ns + due_at) // _NS_PER_MS for due_at in due_ns], ended)
+                handed_over_ns = self._elapsed_ns()
+                self.lateness_us.add([(handed_over_ns - due_at) // 1_000 for due_at in due_ns[:sent]])
+                timed += sent
+                self._progress.update(timed)
+        finally:  # what was due and is not sent would flatter the run, however the run ended
+            self._leave_out(range(timed, due_count()), schedule, quiet=stop())
+
+    def _leave_out(self, left: range, schedule: Schedule, *, quiet: bool) -> None:
+        """Count what was due but is not sent, with its lateness so far."""
+        elapsed_ns = self._elapsed_ns()
+        self.not_sent = left.stop - self.producer.queued
         step = max(1, len(left) // _MOST_LEFT_STEPS)  # there may be thousands of millions
         for index in range(left.start, left.stop, step):
             late_us = (elapsed_ns - schedule.due_ns(index)) // 1_000
             self.lateness_us.add({late_us: min(step, left.stop - index)})
-        process.log.warning(
-            "%d messages were due within --duration and not sent even so long after it: the rate is more than this "
-            "producer, its data file or the cluster can take; their lateness is in the summary",
-            self.not_sent,
-        )
+        if self.not_sent and not quiet:
+            process.log.warning(
+                "%d messages were due and not sent: the rate is more than this producer, its data file or the cluster "
+                "can take; their lateness is in the summary",
+                self.not_sent,
+            )
 
     def _send_burst(self, intended_ms: Sequence[int], ended: Callable[[], bool]) -> int:
         batch = list(islice(self._messages, len(intended_ms)))
@@ -219,6 +242,11 @@ class Sending:
         acknowledged_us = self.producer.take_ack_us()
         if acknowledged_us:
             self.ack_us.add(acknowledged_us)
+        lost_marks = self.producer.take_unacknowledged()
+        if lost_marks:
+            numbers = range(self._noted, self._noted + len(lost_marks))
+            self._noted = numbers.stop
+            self._unacknowledged.record_all(lost_marks, [0] * len(lost_marks), numbers)
         if _LOG_APPEND_TIME in self.producer.timestamp_types:
             _check_stamps("LogAppendTime", self._options)
 
@@ -234,10 +262,10 @@ class Sending:
         self._turn += 1
         mark = self._marker.mark(partition)
         if trace.place == "key":
-            return Outgoing(mark, value, partition, stamp_ms)
+            return Outgoing(mark, value, partition, stamp_ms, mark=mark)
         if trace.place == "header":
-            return Outgoing(key, value, partition, stamp_ms, [(trace.name, mark)])
-        return Outgoing(key, with_field(value, trace.name, mark), partition, stamp_ms)
+            return Outgoing(key, value, partition, stamp_ms, [(trace.name, mark)], mark)
+        return Outgoing(key, with_field(value, trace.name, mark), partition, stamp_ms, mark=mark)
 
 
 def _outcome(producer: Producer, outcome: int, error: Exception | None) -> int:
@@ -268,11 +296,10 @@ def _check_stamps(timestamp_type: str | None, options: Settings) -> None:
         )
 
 
-def _summary(sending: Sending, options: Settings, *, elapsed_s: float, send_elapsed_s: float) -> ProducerSummary:
+def _summary(sending: Sending, options: Settings) -> ProducerSummary:
     from perf.stats import ProducerSummary, per_second
 
     producer = sending.producer
-    sending.ack_us.add(producer.take_ack_us())
     mean_bytes = producer.queued_bytes / max(1, producer.queued)
     return ProducerSummary(
         messages=producer.queued,
@@ -281,11 +308,11 @@ def _summary(sending: Sending, options: Settings, *, elapsed_s: float, send_elap
         failed=dict(producer.failed),
         unknown=producer.unknown,
         bytes=producer.queued_bytes,
-        elapsed_s=elapsed_s,
-        send_elapsed_s=send_elapsed_s,
-        throughput_per_s=per_second(producer.acknowledged, elapsed_s),
-        throughput_mb_per_s=per_second(mean_bytes * producer.acknowledged / 1e6, elapsed_s),
-        send_rate_per_s=per_second(producer.queued - 1, send_elapsed_s) if producer.queued > 1 else None,
+        elapsed_s=sending.elapsed_s,
+        send_elapsed_s=sending.send_elapsed_s,
+        throughput_per_s=per_second(producer.acknowledged, sending.elapsed_s),
+        throughput_mb_per_s=per_second(mean_bytes * producer.acknowledged / 1e6, sending.elapsed_s),
+        send_rate_per_s=per_second(producer.queued - 1, sending.send_elapsed_s) if producer.queued > 1 else None,
         target_rate_per_s=options.rate_per_s or None,
         stamp=options.stamp,
         lateness_ms=sending.lateness_us.distribution(divisor=1_000),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 
@@ -10,6 +11,8 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaExceptio
 
 from .config import ClientConfig
 from .errors import ErrorLog, TopicError, cause, new_client
+
+log = logging.getLogger("kafka")
 
 _PROBES = 15
 _TIMEOUT_S = 5.0
@@ -24,15 +27,18 @@ def probe(
 ) -> dict[int, list[ProbeTimes]]:
     """Probes by broker id, of every broker that leads a partition of `topic`: `leaders` is partition → broker id.
 
-    Raises TopicError when the topic is not LogAppendTime, not authorised, or silent.
+    A broker that does not answer is named in a warning and left out. Raises ConfigError.
     """
     settings = {**config.properties, "linger.ms": "0", "acks": "all", "error_cb": ErrorLog()}
     client = new_client(confluent_kafka.Producer, settings)
     by_broker = {broker: partition for partition, broker in leaders.items() if broker >= 0}
-    return {
-        broker: [_probe_once(client, topic, partition, now_ms) for _ in range(_PROBES)]
-        for broker, partition in by_broker.items()
-    }
+    found: dict[int, list[ProbeTimes]] = {}
+    for broker, partition in by_broker.items():
+        try:
+            found[broker] = [_probe_once(client, topic, partition, now_ms) for _ in range(_PROBES)]
+        except TopicError as error:
+            log.warning("the clock offset of broker %d is n/a: %s", broker, error)
+    return found
 
 
 def _probe_once(

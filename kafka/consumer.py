@@ -31,6 +31,7 @@ _UNUSED_GROUP = "perf-consumer-without-group"  # librdkafka wants a name even wh
 _PROPERTIES = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
+    "enable.partition.eof": True,
     # a position that retention has passed must be said, not skipped
     "auto.offset.reset": "error",
     # librdkafka's default of one second stalls a fast reader for a second at a time
@@ -84,6 +85,9 @@ class Consumer:
         self._errors = ErrorLog()
         self._pending: Fault | None = None
         self._closing = self._committed = False
+        self._held: set[int] = set()
+        self._at_end: set[int] = set()  # partitions whose end was reached since they were assigned
+        self._next_offsets: dict[int, int] = {}  # of partitions that were given up: where this consumer had got to
         self._client = new_client(
             confluent_kafka.Consumer,
             {
@@ -101,6 +105,7 @@ class Consumer:
             self._client.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         else:
             self._client.assign(self._starts)
+            self._held = set(partitions)
 
     def read(self, most: int, timeout_s: float) -> list[Message]:
         """Up to `most` messages: all that are there, else the first that comes within `timeout_s` (0 to about 0.5).
@@ -116,6 +121,11 @@ class Consumer:
         if self._errors.fatal:
             self._pending = FatalClientError(f"the consumer cannot go on: {cause(self._errors.fatal)}")
         return batch
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the end of every partition held was reached: what is appended later is read as it comes."""
+        return bool(self._held) and self._held <= self._at_end
 
     def assignment(self) -> list[int]:
         """The partitions that this consumer holds now."""
@@ -196,6 +206,8 @@ class Consumer:
             errors = [entry.error for entry in committed if entry.error is not None]
             if errors:  # its offset is unknown, which is not the same as none
                 raise KafkaException(errors[0])
+            for entry in committed:  # what was returned already is not returned again, also where it was not committed
+                entry.offset = max(entry.offset, self._next_offsets.get(entry.partition, entry.offset))
             known = {entry.partition: entry for entry in self._starts}
             fresh = [
                 known.get(entry.partition) or TopicPartition(entry.topic, entry.partition, OFFSET_BEGINNING)
@@ -208,19 +220,30 @@ class Consumer:
         except KafkaException as error:  # one that left a callback would end everything, without a report
             self._pending = TopicError(f"cannot take partitions of {self._topic}: {cause(error.args[0])}")
             return
+        self._held |= {entry.partition for entry in partitions}
         log.info("holding partitions %s of %s", sorted(entry.partition for entry in partitions), self._topic)
 
     def _on_revoke(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         """Commit what `read` has returned, which the caller has used by now, so that the next owner goes on there."""
-        read = [entry for entry in client.position(partitions) if entry.offset >= 0]
+        read = self._give_up(client, partitions)
         if read and not self._closing:
             try:
                 client.commit(offsets=read, asynchronous=False)
             except KafkaException as error:
                 log.warning("offsets were not committed, so messages may be read twice: %s", cause(error.args[0]))
 
-    def _on_lost(self, _client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+    def _give_up(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Note that these are not held any more; returns where this consumer had got to."""
+        numbers = {entry.partition for entry in partitions}
+        self._held -= numbers
+        self._at_end -= numbers
+        read = [entry for entry in client.position(partitions) if entry.offset >= 0]
+        self._next_offsets.update({entry.partition: entry.offset for entry in read})
+        return read
+
+    def _on_lost(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         """The group went on without this consumer, so nothing can be committed any more."""
+        self._give_up(client, partitions)
         log.warning(
             "lost partitions %s of %s: what was read of them since the last commit is read again by their next owner",
             sorted(entry.partition for entry in partitions),
@@ -231,6 +254,9 @@ class Consumer:
         error = message.error()
         if error is None:
             return False
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._at_end.add(message.partition() or 0)
+            return True
         if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED and not self._grouped:
             return True  # librdkafka looks the coordinator up although no group is joined
         if error.fatal() or error.code() == KafkaError._FATAL:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -22,13 +23,17 @@ KeyValue = tuple[bytes | None, bytes]
 
 
 class Outgoing(NamedTuple):
-    """A message with more than key and value. Timestamp 0 is the moment of sending, partition -1 the key's choice."""
+    """A message with more than key and value. Timestamp 0 is the moment of sending, partition -1 the key's choice.
+
+    `mark` goes nowhere: it names the message in `Producer.take_unacknowledged`.
+    """
 
     key: bytes | None
     value: bytes
     partition: int = -1
     timestamp_ms: int = 0
     headers: list[tuple[str, str | bytes | None]] | None = None
+    mark: bytes | None = None
 
 
 #: No answer came: such a message may or may not be in the topic.
@@ -38,6 +43,7 @@ _UNKNOWN_OUTCOME = frozenset(
         KafkaError._TIMED_OUT,
         KafkaError._TRANSPORT,
         KafkaError._PURGE_INFLIGHT,
+        KafkaError._PURGE_QUEUE,  # it may have been sent before, and queued again
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError.NETWORK_EXCEPTION,
         KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
@@ -80,6 +86,7 @@ class Producer:
         self.queued_bytes = 0
         self.timestamp_types: set[int] = set()
         self._ack_us: list[int] = []
+        self._unacknowledged: list[bytes] = []
         self.failed: Counter[str] = Counter()
         self._timed_out = 0
         self.fault: Fault | None = None
@@ -149,6 +156,11 @@ class Producer:
         taken, self._ack_us = self._ack_us, []
         return taken
 
+    def take_unacknowledged(self) -> list[bytes]:
+        """The marks of the messages that ended as failed or unknown since the last call; complete after `flush`."""
+        taken, self._unacknowledged = self._unacknowledged, []
+        return taken
+
     def serve(self) -> None:
         """Take in the acknowledgements that have come; `send` and `flush` do it too. Raises what `send` raises."""
         self._poll(0)
@@ -173,15 +185,20 @@ class Producer:
                 log.info(waiting, wait_s, len(self._client))
             if deadline_s is not None and time.monotonic() > deadline_s:
                 break
-            try:
-                self._client.flush(_FLUSH_SLICE_S)
-            except KafkaException as error:  # a fatal error; the other reports are still to come
-                self.fault = FatalClientError(f"the producer cannot go on: {cause(error.args[0])}")
-                log.error("%s", self.fault)
-        self._left = self._unanswered()
-        if self._left:
-            log.warning("no answer for %d messages: they may or may not be in the topic %s", self._left, self._topic)
+            self._flush_slice()
+        unanswered = self._unanswered()
+        if unanswered:
+            log.warning("no answer for %d messages: they may or may not be in the topic %s", unanswered, self._topic)
             self._client.purge()
+            self._flush_slice()  # the purged ones call back
+            self._left = self._unanswered()
+
+    def _flush_slice(self) -> None:
+        try:
+            self._client.flush(_FLUSH_SLICE_S)
+        except KafkaException as error:  # a fatal error; the other reports are still to come
+            self.fault = FatalClientError(f"the producer cannot go on: {cause(error.args[0])}")
+            log.error("%s", self.fault)
 
     def _unanswered(self) -> int:
         known = self.failed.total() + self._timed_out
@@ -197,6 +214,7 @@ class Producer:
             message.partition,
             timestamp=message.timestamp_ms,
             headers=message.headers,
+            **({"on_delivery": partial(self._on_delivery, mark=message.mark)} if message.mark else {}),
         )
 
     def _resolve(self, error: BufferError | KafkaException, message: Outgoing, stopped: Callable[[], bool]) -> bool:
@@ -205,7 +223,7 @@ class Producer:
             if stopped():
                 return False
             if not len(self._client):  # the queue is empty, and still too small for it
-                self._count("_QUEUE_FULL", f"a message of {len(message.value)} bytes", "it is larger than the queue")
+                self._count("_QUEUE_FULL", len(message.value), "it is larger than the queue", message.mark)
                 return True
             self._poll(_ROOM_POLL_S)
             if self.fault is not None:
@@ -219,25 +237,31 @@ class Producer:
         if reason.fatal() or reason.code() == KafkaError._FATAL:
             self.fault = FatalClientError(f"the producer cannot go on: {cause(reason)}")
             raise self.fault
-        self._count_failure(reason, f"a message of {len(message.value)} bytes")
+        self._count_failure(reason, len(message.value), message.mark)
         return True
 
-    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+    def _on_delivery(self, error: KafkaError | None, message: Message, *, mark: bytes | None = None) -> None:
         if error is None:
             self._acknowledged += 1
             self.timestamp_types.add(message.timestamp()[0])
             self._ack_us.append(int((message.latency() or 0.0) * 1e6))
         elif error.code() in _UNKNOWN_OUTCOME:
             self._timed_out += 1
+            self._note(mark)
         else:
-            self._count_failure(error, f"a message of {len(message)} bytes")
+            self._count_failure(error, len(message), mark)
 
-    def _count_failure(self, error: KafkaError, what: str) -> None:
+    def _count_failure(self, error: KafkaError, size_bytes: int, mark: bytes | None) -> None:
         if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and self.fault is None:
             self.fault = TopicError(f"not authorised to write to the topic {self._topic}")
-        self._count(error.name(), what, cause(error))
+        self._count(error.name(), size_bytes, cause(error), mark)
 
-    def _count(self, name: str, what: str, reason: str) -> None:
+    def _count(self, name: str, size_bytes: int, reason: str, mark: bytes | None) -> None:
         self.failed[name] += 1
+        self._note(mark)
         if self.failed[name] <= _SHOWN_FAILURES:
-            log.error("%s was not accepted by topic %s: %s", what, self._topic, reason)
+            log.error("a message of %d bytes was not accepted by topic %s: %s", size_bytes, self._topic, reason)
+
+    def _note(self, mark: bytes | None) -> None:
+        if mark is not None:
+            self._unacknowledged.append(mark)

@@ -4,8 +4,8 @@
     metric   := [stage] statistic | counter | rate | throughput | target      stage: delta if there is none
     quantity := number [unit] | [number *] metric                             unit: us, ms (or none), s, m; /s
 
-White space and case do not matter. A Distribution, a counter or a dict of counters that a summary gets later is a
-metric without a line here.
+White space and case do not matter, nor whether a name's words are joined by `_` or by blanks. A Distribution, a
+counter or a dict of counters that a summary gets later is a metric without a line here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,17 @@ _COUNT = _Kind("", {"": "1"}, "a whole number without a unit")
 
 # named here are what later summaries will have; _kinds adds all that today's have
 _STAGES = ("delta", "visible", "ack", "lateness")
-_COUNTERS = ("lost", "duplicated", "out_of_order", "unique", "redelivered", "untraced", "unkept", "unexpected")
+_COUNTERS = (
+    "lost",
+    "unacknowledged",
+    "duplicated",
+    "out_of_order",
+    "unique",
+    "redelivered",
+    "untraced",
+    "unkept",
+    "unexpected",
+)
 _RATES = {"rate": "send_rate_per_s", "target": "target_rate_per_s", "throughput": "throughput_per_s"}
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -118,9 +128,10 @@ def parse(text: str) -> Limit:
     if match is None or not text.isascii() or len(text) > _MOST_CHARACTERS:
         raise ValueError(_ALLOWED)
     metric, comparison, quantity = match.groups()
+    metric = _as_named(metric)
     kind = _kind(metric)
     if named := _NAMED.fullmatch(quantity):
-        value, reference = float(named[1]) if named[1] else 1, named[2]
+        value, reference = float(named[1]) if named[1] else 1, _as_named(named[2])
         allowed = _kind(reference) is kind
     else:
         value, reference = _literal(quantity, kind), None
@@ -161,6 +172,11 @@ def _literal(text: str, kind: _Kind) -> float:
         return -1
     # in decimals, because 1.001 s are 1000.9999999999999 ms in floats
     return int(text) if kind is _COUNT else float(Decimal(match[1]) * Decimal(kind.units[match[2]]))
+
+
+def _as_named(metric: str) -> str:
+    """The metric's own name where it was written as the summary prints it: `out of order` for `out_of_order`."""
+    return next((name for name in _kinds() if name.replace("_", " ") == metric), metric)
 
 
 def _kind(name: str) -> _Kind:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("perf")
 
 FLUSH_GRACE_S = 20.0
+SIGNALLED = 128  # and the signal's number: an exit code
 
 
 class ExitCode(enum.IntEnum):
@@ -71,7 +72,7 @@ class Stop:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number:
-            os._exit(128 + number)
+            os._exit(SIGNALLED + number)
         self.signal_number = number
         self.requested = True
 
@@ -118,11 +119,11 @@ def _guarded(main: Callable[[], int]) -> int:
         return main()
     except Interrupted as interrupted:
         log.error("stopped before anything was done")
-        return 128 + interrupted.signal_number
+        return SIGNALLED + interrupted.signal_number
     except Exception as error:
         if isinstance(error.__cause__, Interrupted):  # raised inside a C function, which makes it a SystemError
             log.error("stopped before anything was done")
-            return 128 + error.__cause__.signal_number
+            return SIGNALLED + error.__cause__.signal_number
         return failure(error)
 
 
@@ -193,8 +194,13 @@ def report(
 def exit_code(stop: Stop, outcome: int, *, written: bool) -> int:
     """The signal comes first, then `outcome` (3 to 6), then a report that could not be written."""
     if stop.signal_number:
-        return 128 + stop.signal_number
+        return SIGNALLED + stop.signal_number
     return outcome or (ExitCode.DONE if written else ExitCode.UNEXPECTED)
+
+
+def first_of(codes: Iterable[int]) -> int:
+    """The exit code where several apply: the lowest, but a report that could not be written (1) comes last."""
+    return min((code for code in codes if code), key=lambda code: (code == ExitCode.UNEXPECTED, code), default=0)
 
 
 class _ClosedStream(io.TextIOBase):

@@ -53,10 +53,14 @@ class ConsumerResult(_Result, frozen=True, kw_only=True, tag="consumer"):
 
 
 class ProducerResult(_Result, frozen=True, kw_only=True, tag="producer"):
-    """What ProducerPerformance.py writes. `marked`: how many messages of each origin got a trace mark."""
+    """What ProducerPerformance.py writes. `marked`: how many messages of each origin got a trace mark.
+
+    `unacknowledged` has the marks of those that failed or got no answer; None where there are none.
+    """
 
     summary: ProducerSummary
     marked: dict[str, int]
+    unacknowledged: LedgerState | None = None
 
 
 #: Either kind of result.
@@ -165,12 +169,23 @@ def _merged(results: Sequence[Result]) -> Result:
     return _merged_producers(producers, common, elapsed_s=max(spans_s), send_elapsed_s=max(sends_s))
 
 
-def ledger_of(result: ConsumerResult) -> Ledger | None:
-    """The consumer's ledger; None without --trace. Raises ResultError for a damaged one."""
+def ledger_of(result: Result) -> Ledger | None:
+    """A consumer's ledger (None without --trace); of a producer, what was not acknowledged. Raises ResultError."""
+    state = result.ledger if isinstance(result, ConsumerResult) else result.unacknowledged
     try:
-        return Ledger.from_state(result.ledger) if result.ledger is not None else None
+        return Ledger.from_state(state) if state is not None else None
     except ValueError as error:
         raise ResultError(f"a result of host {result.host}: {error}") from error
+
+
+def ledgers_of(results: Iterable[Result]) -> Ledger | None:
+    """The ledgers of several results as one; None where none has any. Raises ResultError."""
+    total: Ledger | None = None
+    for ledger in map(ledger_of, results):
+        if ledger is not None:
+            total = total or Ledger()
+            total.merge(ledger)
+    return total
 
 
 def statistics_of(result: ConsumerResult) -> Statistics:
@@ -202,6 +217,7 @@ def _merged_producers(
             histogram.merge(Histogram.from_state(result.histograms[name]))
         failed.update(result.summary.failed)
         marked.update(result.marked)
+    unacknowledged = ledgers_of(results)
     summaries = [result.summary for result in results]
     messages, acknowledged = (sum(getattr(s, name) for s in summaries) for name in ("messages", "acknowledged"))
     size_bytes = sum(summary.bytes for summary in summaries)
@@ -225,6 +241,7 @@ def _merged_producers(
             ack_ms=histograms["ack_us"].distribution(divisor=1_000),
         ),
         marked=dict(sorted(marked.items())),
+        unacknowledged=unacknowledged.state() if unacknowledged is not None else None,
         histograms={name: histogram.state() for name, histogram in histograms.items()},
         **common,
     )

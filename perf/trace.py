@@ -121,15 +121,17 @@ class LedgerState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LedgerCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the marked messages; `unique + lost - unexpected` is how many were marked.
+    """What became of the marked messages; `unique + lost + unacknowledged - unexpected` is how many were marked.
 
     Each record read is one of unique, duplicated, redelivered, untraced (no mark of ours) and unkept (no room for its
-    mark); those out of order are unique, too. `unexpected` ones are unique, but no producer told of them. Both this and
-    `lost` are None where it is not known what was marked, or if there are unkept ones.
+    mark); those out of order are unique, too. `unexpected` ones are unique, but no producer told of them.
+    `unacknowledged` ones, which Kafka may never have had, are not called lost: they failed or got no answer, and were
+    not found. These two and `lost` are None where it is not known what was marked, or if there are unkept ones.
     """
 
     unique: int
     lost: int | None
+    unacknowledged: int | None
     duplicated: int
     out_of_order: int
     redelivered: int
@@ -192,18 +194,22 @@ class Ledger:
             if seq > highest:
                 track.highest[partition] = seq
 
-    def counts(self, expected: Mapping[Origin, int] | None) -> LedgerCounts:
-        """What became of the messages. `expected`: how many were marked, the `Marker.counts` of all producers."""
+    def counts(self, expected: Mapping[Origin, int] | None, unacknowledged: Ledger | None = None) -> LedgerCounts:
+        """What became of the messages. `expected`: how many were marked, the `Marker.counts` of all producers.
+
+        `unacknowledged`: what the producers marked, and know not to be in Kafka, or do not know to be there.
+        """
         tally, tracks = self._tally, self._tracks.values()
         unique = sum(track.unique() for track in tracks)
-        lost = unexpected = None
+        lost = unexpected = open_ = None
         if expected is not None and not tally["unkept"]:
             marked = {str(origin): count for origin, count in expected.items()}
-            found = sum(track.unique(marked.get(prefix, 0)) for prefix, track in self._tracks.items())
-            lost, unexpected = sum(marked.values()) - found, unique - found
+            found, accounted = self._unique_of(marked), self._unique_of(marked, unacknowledged)
+            lost, unexpected, open_ = sum(marked.values()) - accounted, unique - found, accounted - found
         return LedgerCounts(
             unique=unique,
             lost=lost,
+            unacknowledged=open_,
             duplicated=sum(track.recorded for track in tracks) - unique,
             out_of_order=tally["out_of_order"],
             redelivered=tally["redelivered"],
@@ -211,6 +217,15 @@ class Ledger:
             unkept=tally["unkept"],
             unexpected=unexpected,
         )
+
+    def _unique_of(self, marked: Mapping[str, int], further: Ledger | None = None) -> int:
+        """How many of the marked messages this ledger has, or `further` has."""
+        both = self
+        if further is not None:
+            both = Ledger()
+            both.merge(self)
+            both.merge(further)
+        return sum(track.unique(marked.get(prefix, 0)) for prefix, track in both._tracks.items())
 
     def merge(self, other: Ledger) -> None:
         """Add what `other` recorded; it stays as it is. Merging is associative and commutative.

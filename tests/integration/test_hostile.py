@@ -19,6 +19,8 @@ from demo.broker import EmbeddedBroker
 
 pytestmark = pytest.mark.integration
 
+STAMP_MS = 1_795_000_000_000
+
 
 @pytest.fixture
 def own_broker() -> Iterator[EmbeddedBroker]:
@@ -71,6 +73,28 @@ def test_a_fenced_consumer_ends(scripts: Scripts, cluster: Cluster) -> None:
     assert "messages read" in stdout
 
 
+def test_a_member_that_lost_its_partitions_counts_nothing_twice(scripts: Scripts, cluster: Cluster) -> None:
+    """Expelled from its group before it had committed, it goes on where it was, once it is back."""
+    topic = cluster.create_topic(timestamp_type="CreateTime")
+    cluster.produce(topic, [b'{"timestamp_start":%d}' % (STAMP_MS - 1_000)] * 500, timestamp=STAMP_MS)
+    flags = ("--topic", topic, "--group", f"g-{topic}", "--count", "600", "--result", "c.json")
+    session = ("--config", "session.timeout.ms=6000", "--config", "heartbeat.interval.ms=500")
+    consumer = scripts.start("PerfConsumer.py", *flags, *session)
+    assert consumer.stdout is not None
+    for _ in range(5):
+        assert "[STAT 100] - Average 1000.0" in consumer.stdout.readline()
+    consumer.send_signal(signal.SIGSTOP)
+    time.sleep(8)  # the fault itself: longer than its session
+    consumer.send_signal(signal.SIGCONT)
+    scripts.wait_for(consumer, "lost partitions [0]")
+    scripts.wait_for(consumer, "holding partitions [0]")
+    cluster.produce(topic, [b'{"timestamp_start":%d}' % (STAMP_MS - 7)] * 100, timestamp=STAMP_MS)
+    _, stderr = consumer.communicate(timeout=TIMEOUT_S)
+    assert consumer.returncode == 0, stderr
+    delta = summary_of(scripts, "c.json")["delta_ms"]
+    assert (delta["count"], delta["mean"]) == (600, (500 * 1_000 + 100 * 7) / 600)
+
+
 def test_a_group_from_latest_reads_all_that_follows(scripts: Scripts, own_broker: EmbeddedBroker) -> None:
     """Although the group takes seconds to form, all messages sent after "reading topic" are read."""
     own_broker.kill()
@@ -121,6 +145,27 @@ def test_a_rate_beyond_reach_is_told(scripts: Scripts, cluster: Cluster) -> None
     assert found["messages"] + found["not_sent"] == 10_000_000
     assert found["lateness_ms"]["count"] == 10_000_000
     assert f"{found['not_sent']} messages were due" in done.stderr
+
+
+@pytest.mark.parametrize("limit", ["--size=1000000", "--duration=1h"])
+def test_what_was_due_when_a_signal_came_is_told(scripts: Scripts, own_broker: EmbeddedBroker, limit: str) -> None:
+    """Where the queue was full when a signal came, what was due is in not_sent, and in the lateness."""
+    topic = Cluster(own_broker.bootstrap_servers).create_topic()
+    flags = ("--topic", topic, "--rate", "5000", limit, "--config", "queue.buffering.max.messages=100")
+    variables = {"KAFKA_BROKERS": own_broker.bootstrap_servers}
+    producer = scripts.start("ProducerPerformance.py", *flags, "--result", "p.json", **variables)
+    scripts.wait_for(producer, "sending to topic")
+    own_broker.pause()
+    time.sleep(2)  # how long the queue is full is what is measured
+    producer.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    own_broker.resume()
+    _, stderr = producer.communicate(timeout=TIMEOUT_S)
+    assert producer.returncode == 130, stderr
+    found = summary_of(scripts, "p.json")
+    assert found["not_sent"] > 2_000
+    assert found["lateness_ms"]["count"] == found["messages"] + found["not_sent"]
+    assert found["lateness_ms"]["max"] > 1_000
 
 
 def test_duration_ends_with_the_broker_gone(scripts: Scripts, own_broker: EmbeddedBroker) -> None:

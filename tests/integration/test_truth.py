@@ -112,7 +112,7 @@ def test_inherited_stamps_measured_to_receiving(scripts: Scripts, cluster: Clust
     cluster.produce(source, [b'{"n":%d}' % number for number in range(200)])
     flags = ("--latency", "receive", "--from", "latest", "--count", "200", "--result", "c.json")
     consumer = scripts.start("PerfConsumer.py", "--topic", output, *flags)
-    scripts.wait_for(consumer, "reading topic")
+    scripts.wait_for(consumer, "read as it comes")
     written_ms = time.time() * 1000
     starts_ms = [message.timestamp()[1] for message in operate(cluster, source, output, 200, pass_stamp_on=True)]
     stdout, stderr = consumer.communicate(timeout=TIMEOUT_S)
@@ -493,6 +493,7 @@ def expected_ledger(marked: int, faults: Faults) -> dict[str, int]:
     return {
         "unique": marked - faults.dropped,
         "lost": faults.dropped,
+        "unacknowledged": 0,
         "duplicated": faults.doubled,
         "out of order": faults.swapped,
         "redelivered": 0,
@@ -558,7 +559,42 @@ def test_nothing_is_added_without_trace(scripts: Scripts, cluster: Cluster) -> N
     assert "Ledger" not in report.stdout
 
 
+def test_what_never_reached_the_input_is_not_called_lost(scripts: Scripts, cluster: Cluster) -> None:
+    """Messages that Kafka refused are counted as unacknowledged in the ledger, and do not exceed a limit on lost ones.
+
+    The report ends with the producer's exit code 4.
+    """
+    (scripts.folder / "data.ndjson").write_text('{"a":1}\n{"a":2}\n{"a":"%s"}\n' % ("x" * 1_100_000))
+    source, output = cluster.create_topic(partitions=2), cluster.create_topic()
+    flags = ("--topic", source, "--file", "data.ndjson", "--size", "60", "--trace", "header:mark", "--result", "p.json")
+    done = scripts.run("ProducerPerformance.py", *flags, "--config", "message.max.bytes=2000000")
+    assert done.returncode == 4, done.stderr
+    write(cluster.brokers, output, [result_of(message) for message in cluster.read(source, 40, partitions=2)[1:]])
+    consume(scripts, output, 39, "--trace", "header:mark")
+    report = scripts.run("PerfReport.py", "p.json", "c.json", "--fail-if", "lost > 1")
+    assert report.returncode == 4, report.stderr
+    counts = ledger_of(report.stdout)
+    assert (counts["unique"], counts["lost"], counts["unacknowledged"]) == (39, 1, 20)
+    assert "lost > 1: lost is 1: holds" in report.stdout
+
+
 # Stages
+
+
+def test_visible_begins_when_the_consumer_has_caught_up(scripts: Scripts, cluster: Cluster) -> None:
+    """What was there before waited for the consumer: it is in the delta, and not in visible."""
+    source, output = cluster.create_topic(), cluster.create_topic()
+    cluster.produce(source, [b'{"n":1}'] * 300)
+    operate(cluster, source, output, 300)
+    flags = ("--topic", output, "--group", output, "--count", "500", "--result", "c.json")
+    consumer = scripts.start("PerfConsumer.py", *flags)
+    scripts.wait_for(consumer, "read as it comes")
+    cluster.produce(source, [b'{"n":2}'] * 200)
+    write(cluster.brokers, output, [result_of(message) for message in cluster.read(source, 500)[300:]])
+    _, stderr = consumer.communicate(timeout=TIMEOUT_S)
+    assert consumer.returncode == 0, stderr
+    summary = result_file(scripts, "c.json")["summary"]
+    assert (summary["delta_ms"]["count"], summary["visible_ms"]["count"]) == (500, 200)
 
 
 @pytest.mark.parametrize(("commit_every_s", "count", "visible_ms"), [(0.5, 400, 100), (5.0, 900, 1_500)])
@@ -570,7 +606,7 @@ def test_commit_intervals_show_in_visible(
     with TransactionalOperator(cluster.brokers, source, output, commit_every_s=commit_every_s) as operator:
         flags = ("--from", "latest", "--isolation", "read_committed", "--count", str(count), "--result", "c.json")
         consumer = scripts.start("PerfConsumer.py", "--topic", output, *flags)
-        scripts.wait_for(consumer, "reading topic")
+        scripts.wait_for(consumer, "read as it comes")
         sent = scripts.run("ProducerPerformance.py", "--topic", source, "--size", str(count), "--rate", "200")
         assert sent.returncode == 0, sent.stderr
         stdout, stderr = consumer.communicate(timeout=TIMEOUT_S)
@@ -969,6 +1005,18 @@ def test_merged_results_equal_the_whole_topic(group_run: GroupRun) -> None:
     producers = _figures(report.stdout, "Summary of 2 producers")
     assert int(producers["messages"]) == int(producers["acknowledged"]) == int(producers["lateness count"]) == 2 * EACH
     assert float(producers["target rate"].split()[0]) == 8_000
+
+
+@pytest.mark.parametrize("code", [1, 3, 6])
+@pytest.mark.parametrize("name", [PRODUCED[0], CONSUMED[0]])
+def test_a_report_ends_as_its_processes_did(group_run: GroupRun, tmp_path: Path, name: str, code: int) -> None:
+    """A process that ended badly is named, and its exit code is the report's, whatever the merged figures say."""
+    result = {**result_file(group_run.scripts, name), "exit_code": code}
+    (tmp_path / "bad.json").write_text(json.dumps(result))
+    others = [other for other in (*PRODUCED, *CONSUMED) if other != name]
+    report = group_run.scripts.run("PerfReport.py", *others, str(tmp_path / "bad.json"))
+    assert report.returncode == code
+    assert f"ended with exit code {code}" in report.stderr
 
 
 def test_a_run_is_refused_where_it_does_not_belong(group_run: GroupRun, tmp_path: Path) -> None:

@@ -55,6 +55,13 @@ texts = st.one_of(
 )
 
 
+@pytest.mark.parametrize("name", sorted(limits._kinds()))
+def test_a_metric_may_be_named_as_the_summary_prints_it(name: str) -> None:
+    """Blanks do for underscores, so that what stands in a summary can be copied into a limit."""
+    for text in (name, name.replace("_", " "), name.replace("_", " ").upper()):
+        assert parse(f"{text} > 5").metric == name
+
+
 class LaterSummary(ConsumerSummary, frozen=True, kw_only=True):
     """A consumer's summary with what later issues add to it."""
 

@@ -41,8 +41,10 @@ def message(value: bytes | None, *, offset: int = 0, stamp: tuple[int, int] = (L
 
 
 def meter(windows: Sequence[int] = (2, 5, 1_000)) -> Meter:
-    """A meter with small windows."""
-    return Meter(PayloadReader(["timestamp_start"]), Statistics(windows), Settings(topic="t"))
+    """A meter with small windows that is ready."""
+    subject = Meter(PayloadReader(["timestamp_start"]), Statistics(windows), Settings(topic="t"))
+    subject.get_ready()
+    return subject
 
 
 def measured_in_chunks(subject: Meter, messages: Sequence[Message], chunks: Sequence[int]) -> list[Event]:
@@ -173,8 +175,21 @@ def record(stamp_ms: int, delta_ms: int = 10, *, partition: int = 0, kind: int =
 
 
 def metered(options: Settings) -> Meter:
-    """A meter with these options."""
-    return Meter(PayloadReader(["timestamp_start"]), Statistics([2], latency=options.latency), options)
+    """A meter with these options that is ready."""
+    subject = Meter(PayloadReader(["timestamp_start"]), Statistics([2], latency=options.latency), options)
+    subject.get_ready()
+    return subject
+
+
+@pytest.mark.parametrize(("latency", "measured"), [("append", 5), ("receive", 0)])
+def test_what_is_read_before_catching_up(latency: str, measured: int) -> None:
+    """It waited for this consumer: no visible of it; and where receiving is measured, it is warm-up."""
+    options = Settings(topic="t", latency=latency)
+    subject = Meter(PayloadReader(["timestamp_start"]), Statistics([2], latency=latency), options)
+    subject.measure([record(int(WallClock().now_ms()) + 500) for _ in range(5)])
+    summary = subject.statistics.summary(elapsed_s=1.0)
+    assert (summary.messages_read, summary.measured, summary.visible_ms.count) == (5, measured, 0)
+    assert summary.not_measured["warmup"] == 5 - measured
 
 
 @pytest.mark.parametrize("odd", [[], [b"hello"]])

@@ -208,6 +208,7 @@ def test_a_ledger_has_a_row_for_each_count() -> None:
     ledger = LedgerCounts(
         unique=100_000,
         lost=None,
+        unacknowledged=None,
         duplicated=3,
         out_of_order=0,
         redelivered=7_478,
@@ -217,9 +218,10 @@ def test_a_ledger_has_a_row_for_each_count() -> None:
     )
     lines = list(summary_lines("S", msgspec.structs.replace(CONSUMER, ledger=ledger)))
     place = lines.index("  ledger")
-    assert lines[place + 1 : place + 9] == [
+    assert lines[place + 1 : place + 10] == [
         "    unique                         100000",
         "    lost                           n/a",
+        "    unacknowledged                 n/a",
         "    duplicated                     3",
         "    out of order                   0",
         "    redelivered                    7478",

@@ -155,12 +155,14 @@ class Model:
         """The different messages."""
         return {(origin, seq) for origin, seq, _ in self.recorded}
 
-    def counts(self, expected: Mapping[Origin, int] | None) -> LedgerCounts:
+    def counts(self, expected: Mapping[Origin, int] | None, refused: Sequence[tuple[Origin, int]] = ()) -> LedgerCounts:
         """What the ledger should say."""
         marked = {(origin, seq) for origin, count in (expected or {}).items() for seq in range(count)}
+        open_ = (marked & set(refused)) - self.seen
         return LedgerCounts(
             unique=len(self.seen),
-            lost=None if expected is None else len(marked - self.seen),
+            lost=None if expected is None else len(marked - self.seen - open_),
+            unacknowledged=None if expected is None else len(open_),
             duplicated=self.duplicated,
             out_of_order=self.out_of_order,
             redelivered=self.redelivered,
@@ -217,12 +219,14 @@ def of_one_partition(marks: Sequence[Mark]) -> list[Record]:
     return [Record(mark, 0, offset) for offset, mark in enumerate(marks)]
 
 
+few_origins = st.builds(
+    Origin, st.sampled_from("ab"), st.sampled_from("pq"), st.sampled_from([0, 1]), st.sampled_from([0, 1])
+)
+
+
 @st.composite
 def records(draw: st.DrawFn, max_size: int = 40) -> list[Record]:
     """Any records in any order: few messages, partitions and offsets, so that they meet often."""
-    few_origins = st.builds(
-        Origin, st.sampled_from("ab"), st.sampled_from("pq"), st.sampled_from([0, 1]), st.sampled_from([0, 1])
-    )
     marks: st.SearchStrategy[Mark] = st.builds(mark_of, few_origins, seqs)
     marks = marks | marks.map(str.encode) | st.sampled_from([None, "", "x", "a/p/0/0/-1", b"a/p/0/0/\xff"])  # type: ignore[arg-type]
     one = st.builds(Record, marks, st.integers(0, 2), st.integers(0, 60))
@@ -388,16 +392,21 @@ class TestWithField:
 class TestLedgerAgainstTheModel:
     """Any records, in any order."""
 
-    @given(records(), expectations)
-    def test_counts(self, read: list[Record], expected: dict[Origin, int] | None) -> None:
+    @given(records(), expectations, st.lists(st.tuples(few_origins, seqs), max_size=20))
+    def test_counts(
+        self, read: list[Record], expected: dict[Origin, int] | None, refused: list[tuple[Origin, int]]
+    ) -> None:
         """Each count is what sets and lists give, and each record read is in exactly one of five."""
-        counts = recorded(read).counts(expected)
-        assert counts == Model().read(read).counts(expected)
+        unacknowledged = recorded(of_one_partition([mark_of(*message) for message in refused]))
+        counts = recorded(read).counts(expected, unacknowledged if refused else None)
+        assert counts == Model().read(read).counts(expected, refused)
         assert len(read) == (counts.unique + counts.duplicated + counts.redelivered + counts.untraced + counts.unkept)
         if expected is not None:
             assert counts.lost is not None
             assert counts.unexpected is not None
-            assert counts.unique + counts.lost - counts.unexpected == sum(expected.values())
+            assert counts.unacknowledged is not None
+            accounted = counts.unique + counts.lost + counts.unacknowledged - counts.unexpected
+            assert accounted == sum(expected.values())
 
     @given(records(), st.integers(0, 40), st.integers(0, 40))
     def test_batches_do_not_matter(self, read: list[Record], one: int, other: int) -> None:
@@ -510,6 +519,7 @@ class Run:
         return LedgerCounts(
             unique=sum(self.marked.values()) - lost,
             lost=lost,
+            unacknowledged=0,
             duplicated=self.doubled,
             out_of_order=self.swapped,
             redelivered=self.reread,
