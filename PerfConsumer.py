@@ -55,7 +55,7 @@ def main() -> int:
     from kafka.topics import Admin
     from perf.payload import reader_for
     from perf.progress import Progress
-    from perf.stats import Statistics
+    from perf.stats import Statistics, Windows
 
     _check_combinations(options)
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
@@ -70,7 +70,7 @@ def main() -> int:
         group=options.group,
         isolation=options.isolation,
     )
-    meter = Meter(reader_for(options), Statistics(options.windows, latency=options.latency), options)
+    meter = Meter(reader_for(options), Statistics(Windows(options.windows), latency=options.latency), options)
     meter.statistics.clock = clock
     process.log.info("reading topic %s (partitions: %d) from %s", options.topic, len(partitions), options.start)
     stop, progress, started_at = process.Stop().listen(), Progress(options.count), process.now()
@@ -352,7 +352,7 @@ def _measure_until_done(  # noqa: PLR0917
 
 
 def _show_progress(progress: Progress, statistics: Statistics, consumer: Consumer) -> None:
-    average_ms, lag = statistics.current_average_ms, consumer.lag()
+    average_ms, lag = statistics.windows.current_average_ms, consumer.lag()
     average = "n/a" if average_ms is None else f"{average_ms:.1f} ms"
     progress.note(f"average {average}, lag {'n/a' if lag is None else lag}")
     progress.update(statistics.read)

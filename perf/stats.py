@@ -268,12 +268,57 @@ class TotalRead(NamedTuple):
 Event = WindowAverage | TotalRead
 
 
-class Statistics:
-    """The consumer's statistics. Windows tumble over the measured messages in the order read."""
+class Windows:
+    """Averages over the last `sizes` measured messages. They tumble, in the order read."""
 
-    def __init__(self, windows: Sequence[int] = DEFAULT_WINDOWS, *, latency: str = "append") -> None:
-        self._window_sums = dict.fromkeys(sorted(set(windows)), 0)
-        self._boundaries = sorted({*self._window_sums, TOTAL_EVERY})
+    def __init__(self, sizes: Sequence[int] = DEFAULT_WINDOWS) -> None:
+        self._sums = dict.fromkeys(sorted(set(sizes)), 0)
+        self._boundaries = sorted({*self._sums, TOTAL_EVERY})
+        self._measured = self._rejected = 0
+        self.current_average_ms: float | None = None  # of the smallest window
+
+    def add(self, deltas_ms: Sequence[int]) -> list[Event]:
+        """Take in consecutive measured messages; returns what they completed, in order."""
+        events: list[Event] = []
+        done = 0
+        while done < len(deltas_ms):
+            step = min(self._until_boundary(), len(deltas_ms) - done)
+            segment_sum = sum(deltas_ms[done : done + step])
+            for size in self._sums:
+                self._sums[size] += segment_sum
+            done += step
+            self._measured += step
+            events += self._completed()
+        return events
+
+    def reject(self, count: int) -> None:
+        """Count messages that were read and not measured."""
+        self._rejected += count
+
+    def _until_boundary(self) -> int:
+        return min(size - self._measured % size for size in self._boundaries)
+
+    def _completed(self) -> list[Event]:
+        events: list[Event] = []
+        for size in self._boundaries:
+            if self._measured % size:
+                continue
+            if size in self._sums:
+                average = WindowAverage(size, self._sums[size] / size)
+                events.append(average)
+                self._sums[size] = 0
+                if size == min(self._sums):
+                    self.current_average_ms = average.mean_ms
+            if size == TOTAL_EVERY:
+                events.append(TotalRead(self._measured + self._rejected))
+        return events
+
+
+class Statistics:
+    """A consumer's statistics. Several may share one `windows`, which then run over the messages of all of them."""
+
+    def __init__(self, windows: Windows | None = None, *, latency: str = "append") -> None:
+        self.windows = windows or Windows()
         self._rejections: Counter[Rejection] = Counter()
         self._timestamp_types: Counter[int] = Counter()
         self._latency = latency
@@ -286,7 +331,6 @@ class Statistics:
         self._last_ms: int | None = None
         self._bytes = 0
         self.measured = 0
-        self.current_average_ms: float | None = None  # of the smallest window
 
     @property
     def read(self) -> int:
@@ -318,17 +362,8 @@ class Statistics:
             if partition not in self._partitions:
                 self._partitions[partition] = Histogram(PARTITION_DIGITS)
             self._partitions[partition].add(counts)
-        events: list[Event] = []
-        done = 0
-        while done < len(deltas_ms):
-            step = min(self._until_boundary(), len(deltas_ms) - done)
-            segment_sum = sum(deltas_ms[done : done + step])
-            for size in self._window_sums:
-                self._window_sums[size] += segment_sum
-            done += step
-            self.measured += step
-            events += self._completed()
-        return events
+        self.measured += len(deltas_ms)
+        return self.windows.add(deltas_ms)
 
     def add_visible(self, deltas_ms: Sequence[int], stamps_ms: Sequence[int], received_ms: int) -> None:
         """Note when messages were received, of which `deltas_ms` are to their stamps."""
@@ -339,6 +374,7 @@ class Statistics:
     def reject(self, reason: Rejection, count: int = 1) -> int:
         """Count messages that gave no delta; returns how many there are of their kind."""
         self._rejections[reason] += count
+        self.windows.reject(count)
         return self._rejections[reason]
 
     def summary(self, *, elapsed_s: float) -> ConsumerSummary:
@@ -439,24 +475,6 @@ class Statistics:
     def details(self) -> dict[str, Any]:
         """What a result holds beside summary and histograms, for merging."""
         return {"series": self.series.state(), "ledger": self.ledger.state() if self.ledger is not None else None}
-
-    def _until_boundary(self) -> int:
-        return min(size - self.measured % size for size in self._boundaries)
-
-    def _completed(self) -> list[Event]:
-        events: list[Event] = []
-        for size in self._boundaries:
-            if self.measured % size:
-                continue
-            if size in self._window_sums:
-                average = WindowAverage(size, self._window_sums[size] / size)
-                events.append(average)
-                self._window_sums[size] = 0
-                if size == min(self._window_sums):
-                    self.current_average_ms = average.mean_ms
-            if size == TOTAL_EVERY:
-                events.append(TotalRead(self.read))
-        return events
 
 
 def _runs(

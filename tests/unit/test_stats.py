@@ -31,6 +31,7 @@ from perf.stats import (
     Statistics,
     TotalRead,
     WindowAverage,
+    Windows,
     _runs,
     per_second,
 )
@@ -157,7 +158,7 @@ def test_events_equal_the_definition_however_the_messages_are_chunked(
     items: list[Item], windows: set[int], chunks: list[int]
 ) -> None:
     """Window averages and totals are those of a naive recomputation, in the same order, for any chunking."""
-    assert feed(Statistics(sorted(windows)), items, chunks) == expected_events(items, windows)
+    assert feed(Statistics(Windows(sorted(windows))), items, chunks) == expected_events(items, windows)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 100, 999, 2_000])
@@ -187,23 +188,23 @@ def test_a_hundred_thousand_messages_complete_all_four_windows_in_order() -> Non
 def test_a_total_counts_the_messages_that_were_not_measured() -> None:
     """[TOTAL] comes after 1,000 measured messages and says how many were read until then, not after."""
     items: list[Item] = [Rejection.EMPTY, *([5] * 1_000), Rejection.NOT_JSON, *([5] * 1_000)]
-    events = feed(Statistics([1_000]), items, [2_000])
+    events = feed(Statistics(Windows([1_000])), items, [2_000])
     assert [event for event in events if isinstance(event, TotalRead)] == [TotalRead(1_001), TotalRead(2_002)]
 
 
 def test_the_current_average_is_that_of_the_smallest_window() -> None:
     """Progress shows the smallest window's last average, and nothing before there is one."""
-    statistics = Statistics([10, 2, 4])
-    assert statistics.current_average_ms is None
+    statistics = Statistics(Windows([10, 2, 4]))
+    assert statistics.windows.current_average_ms is None
     measure(statistics, [1, 2])
-    assert statistics.current_average_ms == 1.5
+    assert statistics.windows.current_average_ms == 1.5
     measure(statistics, [10, 20, 0])
-    assert statistics.current_average_ms == 15.0
+    assert statistics.windows.current_average_ms == 15.0
 
 
 def test_averages_of_huge_deltas_are_exact() -> None:
     """A mean is rounded once, from the exact sum: no digit is lost where floats would have summed."""
-    assert measure(Statistics([3]), [2**62, 1, -(2**62)]) == [WindowAverage(3, 1 / 3)]
+    assert measure(Statistics(Windows([3])), [2**62, 1, -(2**62)]) == [WindowAverage(3, 1 / 3)]
 
 
 # --------------------------------------------------------------------------------------------------------- histogram
