@@ -9,31 +9,27 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
-from itertools import groupby
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kafka.config import VARIABLES, client_config
 from perf import process, settings
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
-
     from kafka.config import ClientConfig
     from kafka.consumer import Consumer
     from kafka.topics import Admin
     from perf.clock import ClockOffset
-    from perf.payload import Reader, Rejection
+    from perf.meter import Meter, Shares
     from perf.progress import Progress
+    from perf.run import Membership
     from perf.settings import Settings
-    from perf.stats import Event, Statistics
-    from perf.trace import Mark
+    from perf.stats import Statistics
 
 FIELDS = (
     "brokers", "config", "topic", "start", "group", "isolation", "timestamp_field", "timestamp_header",
-    "timestamp_unit", "latency", "clock_topic", "warmup", "trace", "count", "duration_s", "idle_timeout_s",
-    "windows", "fail_if", "result",
+    "timestamp_unit", "latency", "clock_topic", "warmup", "trace", "run_id", "wait_for", "wait_timeout_s",
+    "expect_ratio", "runs_topic", "results_topic", "count", "duration_s", "idle_timeout_s", "windows", "fail_if",
+    "result",
 )  # fmt: skip
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./PerfConsumer.py --topic results
@@ -44,8 +40,8 @@ _BATCH = 2_000
 _GC_THRESHOLD = 100_000  # a batch makes thousands of objects but no cycles: the default costs a tenth of the speed
 _WAIT_S = 0.2
 _PROGRESS_EVERY_S = 0.5
-_SHOWN_OF_A_KIND = 3
-_NO_TIMESTAMP = 0  # Message.timestamp()'s type
+_LOOK_EVERY_S, _SAVE_EVERY_S, _RUN_IDLE_S = 0.5, 5.0, 30.0
+_SAVE_SHARE = 50  # saving takes at most a fiftieth of the time
 
 
 def main() -> int:
@@ -53,6 +49,7 @@ def main() -> int:
     options = settings.from_command_line(__file__, FIELDS, __doc__, EXAMPLES, VARIABLES)
     from kafka.consumer import Consumer
     from kafka.topics import Admin
+    from perf.meter import Meter, Shares
     from perf.payload import reader_for
     from perf.progress import Progress
     from perf.stats import Statistics, Windows
@@ -61,193 +58,65 @@ def main() -> int:
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
     admin = Admin(config)
     partitions = admin.describe(options.topic).partitions
+    member = _join(options, config)
     clock = _clock_offsets(admin, config, options.clock_topic, WallClock())  # before reading: it takes its time
+    if member is None:
+        statistics = Statistics(Windows(options.windows), latency=options.latency)
+        meter: Meter | Shares = Meter(reader_for(options), statistics, options, WallClock().now_ms)
+    else:
+        meter = Shares(options, member, WallClock().now_ms)
     consumer = Consumer(
         config,
         options.topic,
         partitions=partitions,
         start=options.start,
-        group=options.group,
+        group=options.group or (f"performance-test-{options.run_id}" if member else None),
         isolation=options.isolation,
+        owner=meter if isinstance(meter, Shares) else None,
     )
-    meter = Meter(reader_for(options), Statistics(Windows(options.windows), latency=options.latency), options)
-    meter.statistics.clock = clock
     process.log.info("reading topic %s (partitions: %d) from %s", options.topic, len(partitions), options.start)
     stop, progress, started_at = process.Stop().listen(), Progress(options.count), process.now()
     output, started_s, outcome = process.Output(stop, progress.write), time.monotonic(), 0
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
     try:
-        _measure_until_done(consumer, meter, options, stop, output, progress)
+        _measure_until_done(consumer, meter, options, stop, output, progress, member)
     except Exception as error:  # whatever it is, what was measured is reported
         progress.close()
         outcome = process.failure(error)
     elapsed_s = time.monotonic() - started_s
     progress.close()
-    outcome = outcome or _without_measurement(meter.statistics, consumer, options)
+    statistics = meter.total()
+    statistics.clock = clock
+    outcome = outcome or _without_measurement(statistics, consumer, options)
     code = process.report(
         f"Summary of the consumer, topic {options.topic}",
-        meter.statistics.summary(elapsed_s=elapsed_s),
+        statistics.summary(elapsed_s=elapsed_s),
         options=options,
         config=config.redacted(),
-        histograms=meter.statistics.histograms(),
+        histograms=statistics.histograms(),
         started_at=started_at,
         stop=stop,
         outcome=outcome,
         output=output,
-        details=meter.statistics.details(),
+        details=statistics.details(),
     )
+    if member is not None and isinstance(meter, Shares):
+        meter.save(wait=True)
+        member.say("done", read=meter.progress, exit_code=code)
     consumer.close()
     return code
 
 
-class Meter:
-    """Messages → deltas → statistics; says the first few of each oddity, with partition and offset."""
+def _join(options: Settings, config: ClientConfig) -> Membership | None:
+    """This process's part in the run of RUN_ID; None without one."""
+    if not options.run_id:
+        return None
+    from kafka.runs import RunTopics
+    from perf.run import Membership
 
-    def __init__(self, reader: Reader, statistics: Statistics, options: Settings) -> None:
-        self._reader = reader
-        self._sources = _values if reader.source == "value" else _headers
-        self._options = options
-        self._receiving = options.latency == "receive"
-        self._said: set[str] = set()
-        self.clock = WallClock()
-        self._ready_ms: int | None = None
-        self._marks = _mark_source(options.trace)
-        self._warm_from_ms: float | None = None if options.warmup.seconds else 0.0
-        self.statistics = statistics
-
-    @property
-    def ready(self) -> bool:
-        """Whether messages are read as they come; earlier ones waited for this consumer, not for the pipeline."""
-        return self._ready_ms is not None
-
-    def get_ready(self) -> None:
-        """From now on messages are read as they come."""
-        self._ready_ms = int(self.clock.now_ms())
-
-    def measure(self, messages: Sequence[Message]) -> list[Event]:
-        """Count every one of `messages` (at least one), received just now; returns the events that they complete."""
-        received_ms = int(self.clock.now_ms())
-        if self._marks is not None:
-            self._trace(messages)
-        from perf.payload import Rejection
-
-        if self._receiving and not self.ready:
-            self.statistics.reject(Rejection.WARMUP, len(messages))
-            return []
-        if self.statistics.read >= self._options.warmup.messages and not self._options.warmup.seconds:
-            return self._measure(messages, received_ms)
-        events: list[Event] = []
-        for in_warmup, group in groupby(zip(messages, self._warmup(messages), strict=True), itemgetter(1)):
-            part = [message for message, _ in group]
-            if in_warmup:
-                self.statistics.reject(Rejection.WARMUP, len(part))
-            else:
-                events += self._measure(part, received_ms)
-        return events
-
-    def _measure(self, messages: Sequence[Message], received_ms: int) -> list[Event]:
-        from perf.payload import UnusualBatch
-
-        types, stamps_ms = zip(*[message.timestamp() for message in messages], strict=True)
-        if _NO_TIMESTAMP in types:
-            stamps_ms = tuple(map(_stamp_ms, messages))
-        self.statistics.records(stamps_ms, types, sum(map(len, messages)))
-        if self.statistics.has_create_time:
-            self._say_create_time()
-        partitions: list[int] = [message.partition() for message in messages]  # type: ignore[misc]  # never None
-        ends_ms = [self._end_ms(stamp_ms, received_ms) for stamp_ms in stamps_ms] if self._receiving else stamps_ms
-        try:
-            deltas_ms = self._reader.deltas(self._sources(messages), ends_ms)
-        except UnusualBatch:
-            return self._measure_singly(messages, received_ms)
-        return self._add(deltas_ms, stamps_ms, partitions, received_ms)
-
-    def _measure_singly(self, messages: Sequence[Message], received_ms: int) -> list[Event]:
-        from perf.payload import Rejection
-
-        events: list[Event] = []
-        found: list[tuple[int, int, int]] = []  # delta, stamp, partition of the messages since the last rejection
-        for message in messages:
-            stamp_ms = _stamp_ms(message)
-            delta_ms = self._reader.delta(self._sources([message])[0], self._end_ms(stamp_ms, received_ms))
-            if isinstance(delta_ms, Rejection):
-                # what came before it first, because [TOTAL] counts in the order read
-                events += self._add(*_columns(found), received_ms) if found else []
-                found = []
-                self._reject(delta_ms, message)
-            else:
-                found.append((delta_ms, stamp_ms, message.partition() or 0))
-                if delta_ms < 0:
-                    self._say_negative(delta_ms, message)
-        return events + (self._add(*_columns(found), received_ms) if found else [])
-
-    def _add(
-        self, deltas_ms: Sequence[int], stamps_ms: Sequence[int], partitions: Sequence[int], received_ms: int
-    ) -> list[Event]:
-        # when receiving, the delta is what is visible
-        if self._ready_ms is not None and max(stamps_ms) >= self._ready_ms and not self._receiving:
-            ready_ms = self._ready_ms
-            pairs = [pair for pair in zip(deltas_ms, stamps_ms, strict=True) if pair[1] >= ready_ms]
-            self.statistics.add_visible([delta for delta, _ in pairs], [stamp for _, stamp in pairs], received_ms)
-        return self.statistics.add(deltas_ms, stamps_ms, partitions)
-
-    def _trace(self, messages: Sequence[Message]) -> None:
-        from perf.trace import Ledger
-
-        if self.statistics.ledger is None:
-            self.statistics.ledger = Ledger()
-        assert self._marks is not None
-        places = [(message.partition() or 0, message.offset() or 0) for message in messages]
-        self.statistics.ledger.record_all(self._marks(messages), *zip(*places, strict=True))
-
-    def _end_ms(self, stamp_ms: int, received_ms: int) -> int:
-        """What the delta is measured to; negative without a Kafka timestamp, which rejects the message."""
-        return received_ms if self._receiving and stamp_ms >= 0 else stamp_ms
-
-    def _warmup(self, messages: Sequence[Message]) -> list[bool]:
-        """Whether each message belongs to the warm-up: by its place in the order read, or by its Kafka timestamp.
-
-        Partitions come one after the other, so that an early message may still follow late ones.
-        """
-        warmup, read = self._options.warmup, self.statistics.read
-        stamps_ms = list(map(_stamp_ms, messages))
-        if self._warm_from_ms is None and max(stamps_ms) >= 0:
-            self._warm_from_ms = next(stamp for stamp in stamps_ms if stamp >= 0) + warmup.seconds * 1000
-        warm_from_ms = self._warm_from_ms or 0
-        return [
-            number < warmup.messages or 0 <= stamp < warm_from_ms for number, stamp in enumerate(stamps_ms, start=read)
-        ]
-
-    def _reject(self, reason: Rejection, message: Message) -> None:
-        count = self.statistics.reject(reason)
-        if count <= _SHOWN_OF_A_KIND:
-            last = " (further ones are only counted)" if count == _SHOWN_OF_A_KIND else ""
-            hint = self._reader.hint(self._sources([message])[0], _stamp_ms(message))
-            process.log.warning("not measured: %s: %s%s%s", _place(message), reason.value, hint, last)
-
-    def _say_negative(self, delta_ms: int, message: Message) -> None:
-        if "negative" not in self._said:
-            self._said.add("negative")
-            process.log.warning(
-                "%s has a negative delta, %d ms: the brokers' clocks differ, or timestamp_start is later than the "
-                "result. Negative deltas are kept in all averages; the summary counts them",
-                _place(message),
-                delta_ms,
-            )
-
-    def _say_create_time(self) -> None:
-        if "CreateTime" not in self._said:
-            self._said.add("CreateTime")
-            process.log.warning(
-                "the topic %s has message.timestamp.type=CreateTime: its stamps come from the operator, not from the "
-                "broker, and the deltas mean what that clock means. To measure, make it LogAppendTime, for example: "
-                "kafka-configs.sh --bootstrap-server %s --alter --entity-type topics --entity-name %s "
-                "--add-config message.timestamp.type=LogAppendTime",
-                self._options.topic,
-                self._options.brokers,
-                self._options.topic,
-            )
+    journal = RunTopics(config, announcements=options.runs_topic, results=options.results_topic)
+    return Membership.joined(journal, options.run_id, "consumer", options.environment)
 
 
 class WallClock:
@@ -281,57 +150,27 @@ def _clock_offsets(admin: Admin, config: ClientConfig, topic: str, clock: WallCl
     return [offset_from(broker, [Probe(*times) for times in probes]) for broker, probes in sorted(found.items())]
 
 
-def _mark_source(trace: settings.Trace | None) -> Callable[[Sequence[Message]], Sequence[Mark]] | None:
-    """Messages → the marks that they carry, from where --trace says."""
-    if trace is None:
-        return None
-    if trace.place == "key":
-        return lambda messages: [message.key() for message in messages]
-    if trace.place == "field":
-        from perf.payload import MarkReader
-
-        texts = MarkReader(trace.name).texts
-        return lambda messages: texts([message.value() for message in messages])
-    return lambda messages: [dict(message.headers() or ()).get(trace.name) for message in messages]
-
-
-def _stamp_ms(message: Message) -> int:
-    """The Kafka timestamp, -1 where there is none: the client says 0 then, which is a time in 1970."""
-    kind, stamp_ms = message.timestamp()
-    return -1 if kind == _NO_TIMESTAMP else stamp_ms
-
-
-def _values(messages: Sequence[Message]) -> list[bytes | None]:
-    return [message.value() for message in messages]
-
-
-def _headers(messages: Sequence[Message]) -> list[Any]:
-    return [message.headers() for message in messages]
-
-
-def _columns(rows: Sequence[tuple[int, int, int]]) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-    deltas_ms, stamps_ms, partitions = zip(*rows, strict=True)
-    return deltas_ms, stamps_ms, partitions
-
-
 def _check_combinations(options: Settings) -> None:
     if options.clock_topic == options.topic:
         raise settings.SettingsError(f"--clock-topic {options.topic} is the topic to measure: no probe may go there")
-    if options.latency == "receive" and (options.start != "latest" or options.group is not None):
+    if options.latency == "receive" and (options.start != "latest" or options.group is not None or options.run_id):
         raise settings.SettingsError(
-            "--latency receive measures messages that arrive while it reads: it needs --from latest, and no --group"
+            "--latency receive measures messages that arrive while it reads: it needs --from latest, and neither "
+            "--group nor --run-id"
         )
 
 
 def _measure_until_done(  # noqa: PLR0917
-    consumer: Consumer, meter: Meter, options: Settings, stop: process.Stop, output: process.Output, progress: Progress
-) -> None:
+    consumer: Consumer, meter: Meter | Shares, options: Settings, stop: process.Stop, output: process.Output,
+    progress: Progress, member: Membership | None,
+) -> None:  # fmt: skip
+    from perf.meter import Shares
     from perf.report.text import event_line
 
-    statistics = meter.statistics
     start_s = last_message_s = next_progress_s = time.monotonic()
-    while not stop() and statistics.read != options.count:
-        most = _BATCH if options.count is None else min(_BATCH, options.count - statistics.read)
+    run = _RunOfMany(member, meter, options) if member is not None and isinstance(meter, Shares) else None
+    while not stop() and meter.read != options.count:
+        most = _BATCH if options.count is None else min(_BATCH, options.count - meter.read)
         if not meter.ready and consumer.caught_up:
             meter.get_ready()
             process.log.info("at the end of topic %s: what comes now is read as it comes", options.topic)
@@ -342,20 +181,69 @@ def _measure_until_done(  # noqa: PLR0917
             output.lines([event_line(event) for event in meter.measure(messages)])
         if progress.shown and now_s >= next_progress_s:
             next_progress_s = now_s + _PROGRESS_EVERY_S
-            _show_progress(progress, statistics, consumer)
+            _show_progress(progress, meter, consumer)
         if options.duration_s and now_s - start_s >= options.duration_s:
             return
-        if options.idle_timeout_s and now_s - last_message_s >= options.idle_timeout_s:
+        idle_s = now_s - last_message_s
+        if run is not None:
+            if run.is_over(joined=consumer.joined, elapsed_s=now_s - start_s, idle_s=idle_s):
+                progress.close()
+                return
+        elif options.idle_timeout_s and idle_s >= options.idle_timeout_s:
             progress.close()
             process.log.info("no message for %g s: stopping", options.idle_timeout_s)
             return
 
 
-def _show_progress(progress: Progress, statistics: Statistics, consumer: Consumer) -> None:
-    average_ms, lag = statistics.windows.current_average_ms, consumer.lag()
+class _RunOfMany:
+    """What a consumer does for the run that it is part of, beside reading."""
+
+    def __init__(self, member: Membership, shares: Shares, options: Settings) -> None:
+        self._member, self._shares, self._options = member, shares, options
+        self._next_save_s = self._next_look_s = 0.0
+        self._begun = False
+
+    def is_over(self, *, joined: bool, elapsed_s: float, idle_s: float) -> bool:
+        """Announce and save what is due; whether all producers are done, and their results read or waited for.
+
+        Raises NotReadyError.
+        """
+        member, options = self._member, self._options
+        if joined and member.state == "started":
+            member.say("ready")
+        if elapsed_s < self._next_look_s:
+            return False
+        self._next_look_s = elapsed_s + _LOOK_EVERY_S
+        member.heartbeat(read=self._shares.progress)
+        member.look()
+        if not self._begun:
+            self._begun = member.others_ready(options.wait_for, waited_s=elapsed_s, timeout_s=options.wait_timeout_s)
+        if elapsed_s >= self._next_save_s:
+            start_s = time.monotonic()
+            self._shares.save(wait=False)
+            cost_s = time.monotonic() - start_s
+            self._next_save_s = elapsed_s + max(_SAVE_EVERY_S, _SAVE_SHARE * cost_s)
+        return self._drained(idle_s)
+
+    def _drained(self, idle_s: float) -> bool:
+        run, options = self._member.run, self._options
+        if not run.producers_done(options.wait_for.get("producer", 1), time.time_ns() // 1_000_000):
+            return False
+        if options.expect_ratio and run.read >= options.expect_ratio * run.acknowledged:
+            process.log.info("all %d results of the run are read: stopping", run.read)
+            return True
+        patience_s = options.idle_timeout_s or _RUN_IDLE_S
+        if idle_s >= patience_s:
+            process.log.info("all producers are done, and no message for %g s: stopping", patience_s)
+            return True
+        return False
+
+
+def _show_progress(progress: Progress, meter: Meter | Shares, consumer: Consumer) -> None:
+    average_ms, lag = meter.windows.current_average_ms, consumer.lag()
     average = "n/a" if average_ms is None else f"{average_ms:.1f} ms"
     progress.note(f"average {average}, lag {'n/a' if lag is None else lag}")
-    progress.update(statistics.read)
+    progress.update(meter.read)
 
 
 def _without_measurement(statistics: Statistics, consumer: Consumer, options: Settings) -> int:
@@ -380,10 +268,6 @@ def _without_measurement(statistics: Statistics, consumer: Consumer, options: Se
         "no message was read from topic %s. Its offsets: %s", options.topic, "; ".join(offsets) or "no partition held"
     )
     return process.ExitCode.NO_MEASUREMENT
-
-
-def _place(message: Message) -> str:
-    return f"partition {message.partition()}, offset {message.offset()}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -19,15 +20,17 @@ from kafka.config import VARIABLES, client_config
 from perf import process, settings
 
 if TYPE_CHECKING:
+    from kafka.config import ClientConfig
     from kafka.producer import KeyValue, Outgoing, Producer
     from perf.progress import Progress
+    from perf.run import Membership
     from perf.schedule import Schedule
     from perf.settings import Settings
     from perf.stats import ProducerSummary
 
 FIELDS = (
     "brokers", "config", "topic", "size", "file", "keyname", "rate_per_s", "stamp",
-    "duration_s", "trace", "run_id", "fail_if", "result",
+    "duration_s", "trace", "run_id", "wait_for", "wait_timeout_s", "runs_topic", "results_topic", "fail_if", "result",
 )  # fmt: skip
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./ProducerPerformance.py --topic performance-test --size 100K
@@ -38,6 +41,7 @@ _NS_PER_S, _NS_PER_MS = 1_000_000_000, 1_000_000
 _LOG_APPEND_TIME = 2  # Message.timestamp()'s type
 _CHUNK = 1_000  # messages between two looks at the clock at full speed
 _BURST = 100  # messages between two looks at the clock on a schedule
+_BARRIER_S = 0.1
 _SHORTEST_SLEEP_NS, _LONGEST_SLEEP_NS = 200_000, 50_000_000
 _MOST_LEFT_STEPS = 10_000
 _LEAST_LATE_NS = 5 * 1_000_000_000  # what was due within --duration may go that long, or as long again, after it
@@ -60,10 +64,14 @@ def main() -> int:
     topic = Admin(config).describe(options.topic, with_configuration=True)
     _check_stamps(topic.timestamp_type, options)
     producer = Producer(config, options.topic, acknowledge_each=options.rate_per_s > 0)
+    member = _join(options, config)
     process.log.info("sending to topic %s from %s (%d messages a lap)", options.topic, options.file, data.length)
     progress = Progress(options.size)
-    sending = Sending(producer, data.messages(), options, progress, partitions=len(topic.partitions))
-    stop, started_at, outcome = process.Stop().listen(), process.now(), 0
+    sending = Sending(producer, data.messages(), options, progress, partitions=len(topic.partitions), member=member)
+    stop = process.Stop().listen()
+    if member is not None:
+        _await_others(member, options, stop)
+    started_at, outcome = process.now(), 0
     failed: Exception | None = None
     for step in (sending.run, sending.finish):
         try:
@@ -75,7 +83,7 @@ def main() -> int:
     summary = _summary(sending, options)
     progress.close()
     outcome = _outcome(producer, outcome, failed)
-    return process.report(
+    code = process.report(
         f"Summary of the producer, topic {options.topic}",
         summary,
         options=options,
@@ -85,7 +93,34 @@ def main() -> int:
         stop=stop,
         outcome=outcome,
         details=sending.marks(),
+        publish=member.publish if member else None,
     )
+    if member is not None:
+        member.say("done", producer.acknowledged, exit_code=code)
+    return code
+
+
+def _join(options: Settings, config: ClientConfig) -> Membership | None:
+    """This process's part in the run of RUN_ID; None without one."""
+    if not options.run_id:
+        return None
+    from kafka.runs import RunTopics
+    from perf.run import Membership
+
+    journal = RunTopics(config, announcements=options.runs_topic, results=options.results_topic)
+    return Membership.joined(journal, options.run_id, "producer", options.environment)
+
+
+def _await_others(member: Membership, options: Settings, stop: process.Stop) -> None:
+    """Say that this producer is ready, and begin when the others are."""
+    member.say("ready")
+    start_s = time.monotonic()
+    while not stop() and not member.others_ready(
+        options.wait_for, waited_s=time.monotonic() - start_s, timeout_s=options.wait_timeout_s
+    ):
+        time.sleep(_BARRIER_S)
+        member.heartbeat()
+        member.look()
 
 
 class Sending:
@@ -99,6 +134,7 @@ class Sending:
         progress: Progress,
         *,
         partitions: int,
+        member: Membership | None = None,
     ) -> None:
         from perf.stats import Histogram
         from perf.trace import Ledger, Marker
@@ -107,12 +143,12 @@ class Sending:
         self._options = options
         self._partitions = partitions
         self._turn = 0
-        self._progress = progress
+        self._progress, self._member = progress, member
         self._marker: Marker | None = None
         self._sent_marks: Counter[int] = Counter()
         if options.trace is not None:
             host = os.environ.get("JOB_COMPLETION_INDEX") or platform.node() or "producer"
-            self._marker = Marker(run=options.run_id, producer=host, attempt=time.time_ns())
+            self._marker = Marker(run=options.run_id or uuid.uuid4().hex[:12], producer=host, attempt=time.time_ns())
         self.producer = producer
         self.not_sent = 0
         self.lateness_us, self.ack_us = Histogram(), Histogram()
@@ -144,6 +180,11 @@ class Sending:
         some = self._unacknowledged.counts(None).unique > 0
         return {"marked": marked, "unacknowledged": self._unacknowledged.state() if some else None}
 
+    def _show(self) -> None:
+        self._progress.update(self.producer.queued)
+        if self._member is not None:
+            self._member.heartbeat(acknowledged=self.producer.acknowledged)
+
     def _elapsed_ns(self) -> int:
         return time.monotonic_ns() - self._start_ns
 
@@ -164,7 +205,7 @@ class Sending:
             else:
                 self._send_outgoing([self._outgoing(message, 0) for message in batch], ended)
                 self._take_acknowledgements()
-            self._progress.update(self.producer.queued)
+            self._show()
 
     def _run_on_schedule(self, stop: process.Stop) -> None:
         """Open loop: what is due goes at once, however late; the lateness of each message is recorded.
@@ -200,7 +241,7 @@ class Sending:
                 handed_over_ns = self._elapsed_ns()
                 self.lateness_us.add([(handed_over_ns - due_at) // 1_000 for due_at in due_ns[:sent]])
                 timed += sent
-                self._progress.update(timed)
+                self._show()
         finally:  # what was due and is not sent would flatter the run, however the run ended
             self._leave_out(range(timed, due_count()), schedule, quiet=stop())
 

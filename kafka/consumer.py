@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import confluent_kafka
 from confluent_kafka import (
@@ -62,11 +62,22 @@ class PartitionOffsets(NamedTuple):
     end: int
 
 
+class Owner(Protocol):
+    """Who keeps the state of a group member's partitions, and so knows better than the group where to go on."""
+
+    def take(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """These are this consumer's from now on; returns the offsets to begin at, of those that have one."""
+
+    def give_up(self, partitions: Sequence[int], *, lost: bool) -> None:
+        """They are not any more. `lost`: somebody else may have them already."""
+
+
 class Consumer:
     """Reads `topic` from `start`: "earliest", "latest", or milliseconds since the epoch.
 
     Without `group` all `partitions` are assigned by hand at once: no group rights, no rebalance. With it, the
-    group's members share the partitions, and offsets are committed for what `read` returned before.
+    group's members share the partitions, and offsets are committed for what `read` returned before; where there is an
+    `owner` it is told of each change, and its offsets count.
     """
 
     def __init__(
@@ -78,10 +89,13 @@ class Consumer:
         start: str | int,
         group: str | None = None,
         isolation: str = "read_committed",
+        owner: Owner | None = None,
     ) -> None:
         self._topic = topic
         self._start = _LOGICAL_OFFSETS[start] if isinstance(start, str) else start
         self._grouped = group is not None
+        self._owner = owner
+        self.joined = False  # the group has told what is to be read, and be it nothing
         self._errors = ErrorLog()
         self._pending: Fault | None = None
         self._closing = self._committed = False
@@ -206,6 +220,9 @@ class Consumer:
             errors = [entry.error for entry in committed if entry.error is not None]
             if errors:  # its offset is unknown, which is not the same as none
                 raise KafkaException(errors[0])
+            owned = self._owner.take([entry.partition for entry in partitions]) if self._owner else {}
+            for entry in committed:
+                entry.offset = owned.get(entry.partition, entry.offset)
             for entry in committed:  # what was returned already is not returned again, also where it was not committed
                 entry.offset = max(entry.offset, self._next_offsets.get(entry.partition, entry.offset))
             known = {entry.partition: entry for entry in self._starts}
@@ -217,24 +234,33 @@ class Consumer:
             client.assign([entry for entry in committed if entry.offset >= 0] + fresh)
             if fresh:  # so that whoever takes over begins there, too
                 client.commit(offsets=[entry for entry in fresh if entry.offset >= 0], asynchronous=False)
-        except KafkaException as error:  # one that left a callback would end everything, without a report
-            self._pending = TopicError(f"cannot take partitions of {self._topic}: {cause(error.args[0])}")
+        except (KafkaException, Fault) as error:  # one that left a callback would end everything, without a report
+            reason = cause(error.args[0]) if isinstance(error, KafkaException) else error
+            self._pending = TopicError(f"cannot take partitions of {self._topic}: {reason}")
             return
+        self.joined = True
         self._held |= {entry.partition for entry in partitions}
         log.info("holding partitions %s of %s", sorted(entry.partition for entry in partitions), self._topic)
 
     def _on_revoke(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         """Commit what `read` has returned, which the caller has used by now, so that the next owner goes on there."""
-        read = self._give_up(client, partitions)
+        read = self._give_up(client, partitions, lost=False)
         if read and not self._closing:
             try:
                 client.commit(offsets=read, asynchronous=False)
             except KafkaException as error:
                 log.warning("offsets were not committed, so messages may be read twice: %s", cause(error.args[0]))
 
-    def _give_up(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    def _give_up(
+        self, client: confluent_kafka.Consumer, partitions: list[TopicPartition], *, lost: bool
+    ) -> list[TopicPartition]:
         """Note that these are not held any more; returns where this consumer had got to."""
         numbers = {entry.partition for entry in partitions}
+        if self._owner and not self._closing:
+            try:
+                self._owner.give_up(sorted(numbers), lost=lost)
+            except Fault as fault:
+                self._pending = fault
         self._held -= numbers
         self._at_end -= numbers
         read = [entry for entry in client.position(partitions) if entry.offset >= 0]
@@ -243,7 +269,7 @@ class Consumer:
 
     def _on_lost(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         """The group went on without this consumer, so nothing can be committed any more."""
-        self._give_up(client, partitions)
+        self._give_up(client, partitions, lost=True)
         log.warning(
             "lost partitions %s of %s: what was read of them since the last commit is read again by their next owner",
             sorted(entry.partition for entry in partitions),

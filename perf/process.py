@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from .result import Result
     from .settings import Settings
     from .stats import ConsumerSummary, Histogram, ProducerSummary
 
@@ -156,8 +157,12 @@ def report(
     outcome: int,
     output: Output | None = None,
     details: Mapping[str, Any] | None = None,
+    publish: Callable[[Result], None] | None = None,
 ) -> int:
-    """Print the summary and the limits, write the result file if one is asked for, and return the exit code."""
+    """Print the summary and the limits, write the result file if one is asked for, and return the exit code.
+
+    `publish` gets the result, too; what it raises is said, and leads to exit code 1 where there is no other.
+    """
     from . import result
     from .limits import metrics_of
     from .report.text import limit_lines, summary_lines
@@ -170,24 +175,26 @@ def report(
         outcome = outcome or ExitCode.LIMIT_EXCEEDED
     written = not output.lost
     code = exit_code(stop, outcome, written=written)
-    if options.result is not None:
-        try:
-            result.write(
-                options.result,
-                result.of(
-                    summary,
-                    topic=options.topic,
-                    configuration=config,
-                    histograms=histograms,
-                    started_at=started_at,
-                    exit_code=code,
-                    limits=[checked.sentence for checked in outcomes],
-                    details=details or {},
-                ),
-            )
-        except result.ResultError as error:
-            log.error("%s", error)
-            return exit_code(stop, outcome, written=False)
+    if options.result is None and publish is None:
+        return code
+    found = result.of(
+        summary,
+        topic=options.topic,
+        configuration=config,
+        histograms=histograms,
+        started_at=started_at,
+        exit_code=code,
+        limits=[checked.sentence for checked in outcomes],
+        details=details or {},
+    )
+    try:
+        if options.result is not None:
+            result.write(options.result, found)
+        if publish is not None:
+            publish(found)
+    except Exception as error:  # the report itself has been printed
+        failure(error)
+        return exit_code(stop, outcome, written=False)
     return code
 
 

@@ -10,7 +10,7 @@ import platform
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,21 @@ def of(
     return ProducerResult(summary=summary, **common)
 
 
+def of_statistics(statistics: Statistics, *, topic: str) -> ConsumerResult:
+    """The state of `statistics` as a result, for a checkpoint."""
+    found = of(
+        statistics.summary(elapsed_s=0.0),
+        topic=topic,
+        configuration={},
+        histograms=statistics.histograms(),
+        started_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        exit_code=0,
+        details=statistics.details(),
+    )
+    assert isinstance(found, ConsumerResult)
+    return found
+
+
 def write(path: Path, result: Result) -> None:
     """Write `result` to `path`. Raises ResultError."""
     path = path.resolve()  # a link stays a link
@@ -110,15 +125,20 @@ def write(path: Path, result: Result) -> None:
 def read(path: Path) -> Result:
     """Read a result file. Raises ResultError."""
     try:
-        content = path.read_bytes()
-        version = msgspec.json.decode(content, type=_Versioned).version
-        if version != VERSION:
-            raise ResultError(f"{path} has version {version} of the result's format; this tool reads {VERSION}")
-        return msgspec.json.decode(content, type=ConsumerResult | ProducerResult)
+        return decoded(path.read_bytes(), str(path))
     except OSError as error:
         raise ResultError(f"cannot read the result file {path}: {os.strerror(error.errno or 0)}") from error
+
+
+def decoded(content: bytes, name: str) -> Result:
+    """The result in `content`, which the errors call `name`. Raises ResultError."""
+    try:
+        version = msgspec.json.decode(content, type=_Versioned).version
+        if version != VERSION:
+            raise ResultError(f"{name} has version {version} of the result's format; this tool reads {VERSION}")
+        return msgspec.json.decode(content, type=ConsumerResult | ProducerResult)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise ResultError(f"{path} is no result file of this tool: {error}") from error
+        raise ResultError(f"{name} is no result file of this tool: {error}") from error
 
 
 def merged(results: Sequence[Result]) -> Result:

@@ -10,7 +10,6 @@ import argparse
 import math
 import os
 import re
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +61,11 @@ class Settings:
     stamp: str = "send"
     trace: Trace | None = None
     run_id: str = ""
+    wait_for: Mapping[str, int] = field(default_factory=dict)
+    wait_timeout_s: float = 300.0
+    expect_ratio: float | None = None
+    runs_topic: str = "performance-test-runs"
+    results_topic: str = "performance-test-results"
     duration_s: float | None = None
     count: int | None = None
     idle_timeout_s: float | None = None
@@ -244,6 +248,25 @@ def run_name(text: str) -> str:
     return text
 
 
+def wait_for(text: str) -> Mapping[str, int]:
+    """Roles and how many of each: role (singular) → number."""
+    found: dict[str, int] = {}
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(producer|consumer)s?\s*:\s*([0-9]{1,6})\s*", part, re.ASCII)
+        if match is None or match[1] in found:
+            raise ValueError("such as producers:4,consumers:2")
+        found[match[1]] = int(match[2])
+    return found
+
+
+def ratio(text: str) -> float:
+    """A number above 0."""
+    value = _number(text)
+    if not value:
+        raise ValueError("a number above 0, such as 1 or 0.5")
+    return value
+
+
 def limit(text: str) -> Limit:
     """A limit of --fail-if."""
     from .limits import parse  # loads hdrh, which --help need not
@@ -252,7 +275,7 @@ def limit(text: str) -> Limit:
 
 
 _CONNECTION, _SENDING, _READING = "connection", "what to send", "what to read"
-_TRACING, _ENDING, _OUTPUT, _TOPICS = "tracing", "when to stop", "output", "topics"
+_TRACING, _RUN, _ENDING, _OUTPUT, _TOPICS = "tracing", "one run of many processes", "when to stop", "output", "topics"
 
 # fmt: off
 _OPTIONS = (
@@ -274,8 +297,18 @@ _OPTIONS = (
            "the messages' timestamp: when they are sent, or when --rate meant them to be (CreateTime topics)"),
     Option("trace", "--trace", "TRACE", _TRACING, trace, "none",
            "each message's mark in field:NAME, key or header:NAME, by which lost and doubled ones are found"),
-    Option("run_id", "--run-id", "RUN_ID", _TRACING, run_name, "made up",
-           "the run that this process belongs to; it stands in the marks and in the result"),
+    Option("run_id", "--run-id", "RUN_ID", _RUN, run_name, "none: this process is alone",
+           "the run that this process shares with others (docs/runs.md); needs the topics of PerfTopics.py runs"),
+    Option("wait_for", "--wait-for", "WAIT_FOR", _RUN, wait_for, "nobody",
+           "begin when so many processes of the run are ready, such as producers:4,consumers:2"),
+    Option("wait_timeout_s", "--wait-timeout", "WAIT_TIMEOUT", _RUN, seconds, "5m",
+           "how long to wait for them; then exit code 3"),
+    Option("expect_ratio", "--expect-ratio", "EXPECT_RATIO", _RUN, ratio, "none: by --idle-timeout, or 30s",
+           "results for each input message: the run is over when so many were read"),
+    Option("runs_topic", "--runs-topic", "RUNS_TOPIC", _RUN, topic_name, "performance-test-runs",
+           "where the processes of a run announce themselves"),
+    Option("results_topic", "--results-topic", "RESULTS_TOPIC", _RUN, topic_name, "performance-test-results",
+           "where the checkpoints and results of a run are"),
     Option("start", "--from", "FROM", _READING, start_of, "earliest",
            "earliest, latest, or a time such as 2026-11-23T08:00:00Z"),
     Option("group", "--group", "GROUP_ID", _READING, name_of, "none: all partitions",
@@ -374,8 +407,6 @@ def load(
         raise SettingsError("no brokers are given: set KAFKA_BROKERS, or use --brokers host:port")
     if "file" in fields and "file" not in values:
         values["file"] = next((path for path in DEFAULT_DATA_FILES if path.exists()), DEFAULT_DATA_FILES[-1])
-    if "run_id" in fields and "run_id" not in values:
-        values["run_id"] = uuid.uuid4().hex[:12]
     if "size" in fields and "size" not in values and "duration_s" not in values:
         values["size"] = 10
     return Settings(**values)

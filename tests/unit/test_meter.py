@@ -12,10 +12,11 @@ from confluent_kafka import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perf.meter import Meter
 from perf.payload import DAY_MS, PayloadReader, Rejection
 from perf.settings import Settings, Trace, Warmup
 from perf.stats import Event, Statistics, TotalRead, WindowAverage, Windows
-from PerfConsumer import Meter, WallClock
+from PerfConsumer import WallClock
 
 STAMP_MS = 1_795_000_000_000
 LOG_APPEND_TIME = 2
@@ -42,7 +43,9 @@ def message(value: bytes | None, *, offset: int = 0, stamp: tuple[int, int] = (L
 
 def meter(windows: Sequence[int] = (2, 5, 1_000)) -> Meter:
     """A meter with small windows that is ready."""
-    subject = Meter(PayloadReader(["timestamp_start"]), Statistics(Windows(windows)), Settings(topic="t"))
+    subject = Meter(
+        PayloadReader(["timestamp_start"]), Statistics(Windows(windows)), Settings(topic="t"), WallClock().now_ms
+    )
     subject.get_ready()
     return subject
 
@@ -176,7 +179,12 @@ def record(stamp_ms: int, delta_ms: int = 10, *, partition: int = 0, kind: int =
 
 def metered(options: Settings) -> Meter:
     """A meter with these options that is ready."""
-    subject = Meter(PayloadReader(["timestamp_start"]), Statistics(Windows([2]), latency=options.latency), options)
+    subject = Meter(
+        PayloadReader(["timestamp_start"]),
+        Statistics(Windows([2]), latency=options.latency),
+        options,
+        WallClock().now_ms,
+    )
     subject.get_ready()
     return subject
 
@@ -185,7 +193,9 @@ def metered(options: Settings) -> Meter:
 def test_what_is_read_before_catching_up(latency: str, measured: int) -> None:
     """It waited for this consumer: no visible of it; and where receiving is measured, it is warm-up."""
     options = Settings(topic="t", latency=latency)
-    subject = Meter(PayloadReader(["timestamp_start"]), Statistics(Windows([2]), latency=latency), options)
+    subject = Meter(
+        PayloadReader(["timestamp_start"]), Statistics(Windows([2]), latency=latency), options, WallClock().now_ms
+    )
     subject.measure([record(int(WallClock().now_ms()) + 500) for _ in range(5)])
     summary = subject.statistics.summary(elapsed_s=1.0)
     assert (summary.messages_read, summary.measured, summary.visible_ms.count) == (5, measured, 0)

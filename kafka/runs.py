@@ -1,0 +1,113 @@
+"""The two topics of a run of many processes: announcements, and checkpoints and results by key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import confluent_kafka
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message, TopicPartition
+
+from .config import ClientConfig
+from .errors import ErrorLog, TopicError, TopicMissingError, cause, new_client
+from .topics import Admin
+
+_TIMEOUT_S = 15.0
+_WAIT_S = 0.2
+_MOST = 10_000
+_CONSUMER_PROPERTIES = {
+    "group.id": "performance-test-runs-without-group",
+    "enable.auto.commit": False,
+    "enable.partition.eof": True,
+    "isolation.level": "read_uncommitted",
+    "fetch.wait.max.ms": "100",
+    "auto.offset.reset": "earliest",
+}
+
+
+class RunTopics:
+    """Reads and writes both topics. Raises TopicError, also where one does not exist or stays silent."""
+
+    def __init__(self, config: ClientConfig, *, announcements: str, results: str) -> None:
+        self._config, self._announcements, self._results = config, announcements, results
+        admin = Admin(config)
+        try:
+            admin.describe(announcements)
+            self._shards = len(admin.describe(results).partitions)
+        except TopicMissingError as error:
+            raise TopicMissingError(
+                f"a run of many processes needs its topics: PerfTopics.py runs ({error})"
+            ) from error
+        settings = {"linger.ms": "5", "acks": "all", "enable.idempotence": "true"}
+        self._producer = new_client(confluent_kafka.Producer, {**config.properties, **settings, "error_cb": ErrorLog()})
+        self._follower = self._reader(TopicPartition(announcements, 0, OFFSET_BEGINNING))
+        self._read_all = False
+        self._failed: KafkaError | None = None
+
+    def announce(self, value: bytes, *, wait: bool) -> None:
+        """Append an announcement. With `wait` it returns when Kafka has it, without it at once."""
+        self._write(self._announcements, [(None, value)], 0, wait=wait)
+
+    def announcements(self) -> list[bytes]:
+        """Announcements since the last call; the first call gives all that there are."""
+        if not self._read_all:
+            self._read_all = True
+            return [message.value() or b"" for message in self._to_the_end(self._follower)]
+        return [message.value() or b"" for message in self._follower.consume(_MOST, 0) if message.error() is None]
+
+    def save(self, shard: int, records: Mapping[str, bytes], *, wait: bool) -> None:
+        """Write records, each under its key; `wait` as above."""
+        pairs = [(key.encode(), value) for key, value in records.items()]
+        self._write(self._results, pairs, shard % self._shards, wait=wait)
+
+    def saved(self, shard: int, prefix: str) -> dict[str, bytes]:
+        """The latest record of each key that begins so, as of now."""
+        reader = self._reader(TopicPartition(self._results, shard % self._shards, OFFSET_BEGINNING))
+        try:
+            found = {(message.key() or b"").decode(): message.value() for message in self._to_the_end(reader)}
+        finally:
+            reader.close()
+        return {key: value for key, value in found.items() if key.startswith(prefix) and value is not None}
+
+    def all_saved(self, prefix: str) -> dict[str, bytes]:
+        """`saved` over all shards."""
+        return {key: value for shard in range(self._shards) for key, value in self.saved(shard, prefix).items()}
+
+    def close(self) -> None:
+        """Leave."""
+        self._follower.close()
+
+    def _reader(self, at: TopicPartition) -> confluent_kafka.Consumer:
+        settings = {**self._config.properties, **_CONSUMER_PROPERTIES, "error_cb": ErrorLog()}
+        reader = new_client(confluent_kafka.Consumer, settings)
+        reader.assign([at])
+        return reader
+
+    def _to_the_end(self, reader: confluent_kafka.Consumer) -> list[Message]:
+        found: list[Message] = []
+        deadline_s = time.monotonic() + _TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            for message in reader.consume(_MOST, _WAIT_S if not found else 0) or reader.consume(1, _WAIT_S):
+                error = message.error()
+                if error is None:
+                    found.append(message)
+                    deadline_s = time.monotonic() + _TIMEOUT_S
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    return found
+                elif error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
+                    raise TopicError(f"topic of the run: {cause(error)}")
+        raise TopicError(f"the topics of the run gave no answer within {_TIMEOUT_S:g} s")
+
+    def _write(self, topic: str, records: Sequence[tuple[bytes | None, bytes]], partition: int, *, wait: bool) -> None:
+        try:
+            for key, value in records:
+                self._producer.produce(topic, value, key, partition, on_delivery=self._on_delivery)
+            left = self._producer.flush(_TIMEOUT_S) if wait else self._producer.poll(0)
+        except (KafkaException, BufferError) as error:
+            raise TopicError(f"topic {topic}: {error}") from error
+        if self._failed or (wait and left):
+            reason = cause(self._failed) if self._failed else f"no answer within {_TIMEOUT_S:g} s"
+            raise TopicError(f"nothing can be written to the topic {topic}: {reason}")
+
+    def _on_delivery(self, error: KafkaError | None, _message: Message) -> None:
+        self._failed = error or self._failed

@@ -1,0 +1,155 @@
+"""One run of many processes, which find each other through Kafka: the barrier, a killed consumer, one merged result."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import statistics
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+from harness import TIMEOUT_S, Cluster, Scripts
+
+pytestmark = pytest.mark.integration
+
+Wait = Callable[[Callable[[], bool]], None]
+PARTITIONS, PRODUCERS, CONSUMERS, EACH = 6, 4, 3, 5_000
+
+
+class Run:
+    """A run of its own topics, and its processes."""
+
+    def __init__(self, scripts: Scripts, cluster: Cluster) -> None:
+        self.scripts, self.cluster = scripts, cluster
+        self.name = f"run-{uuid.uuid4().hex[:8]}"
+        self.source, self.output = (cluster.create_topic(partitions=PARTITIONS) for _ in range(2))
+        topics = ("--runs-topic", f"{self.name}-runs", "--results-topic", f"{self.name}-results")
+        made = scripts.run("PerfTopics.py", "runs", *topics)
+        assert made.returncode == 0, made.stderr
+        self.variables = {
+            "RUN_ID": self.name,
+            "RUNS_TOPIC": topics[1],
+            "RESULTS_TOPIC": topics[3],
+            "TRACE": "field:mark",
+            "WAIT_FOR": f"producers:{PRODUCERS},consumers:{CONSUMERS}",
+        }
+
+    def producer(self, index: int, *flags: str, **variables: str) -> subprocess.Popen[str]:
+        """Start a producer."""
+        common = ("--topic", self.source, "--size", str(EACH), "--rate", "1000")
+        return self._start("ProducerPerformance.py", index, *common, *flags, **variables)
+
+    def consumer(self, index: int, *flags: str, **variables: str) -> subprocess.Popen[str]:
+        """Start a consumer whose session ends soon when it is killed."""
+        session = ("--config", "session.timeout.ms=6000", "--config", "heartbeat.interval.ms=500")
+        common = ("--topic", self.output, "--expect-ratio", "1", "--idle-timeout", "20s")
+        return self._start("PerfConsumer.py", index, *common, *session, *flags, **variables)
+
+    def report(self, *flags: str) -> subprocess.CompletedProcess[str]:
+        """The run's merged report."""
+        return self.scripts.run("PerfReport.py", "--run", self.name, *flags, **self.variables)
+
+    def _start(self, script: str, index: int, *flags: str, **variables: str) -> subprocess.Popen[str]:
+        chosen = {**self.variables, "JOB_COMPLETION_INDEX": str(index), **variables}
+        return self.scripts.start(script, *flags, **chosen)
+
+
+@pytest.fixture
+def run(scripts: Scripts, cluster: Cluster) -> Iterator[Run]:
+    """A run with its operator."""
+    made = Run(scripts, cluster)
+    operator = scripts.start("-m demo.streams_operator", "--input", made.source, "--output", made.output)
+    assert operator.stdout is not None and "operator ready" in operator.stdout.readline()
+    yield made
+    operator.send_signal(signal.SIGTERM)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """Wait for a process that must end with 0; returns its stderr."""
+    _, stderr = process.communicate(timeout=2 * TIMEOUT_S)
+    assert process.returncode == 0, stderr
+    return stderr
+
+
+def figure(report: str, name: str) -> str:
+    """The first figure of that name in a report."""
+    found = re.search(rf"^ +{name} +(\S+)", report, re.MULTILINE)
+    assert found, report
+    return found[1]
+
+
+def test_a_killed_consumer_costs_nothing(run: Run, await_condition: Wait) -> None:
+    """Four producers, three consumers, one of which is killed and comes back: the merged result equals the topic."""
+    consumers = [run.consumer(index) for index in range(CONSUMERS)]
+    producers = [run.producer(index) for index in range(PRODUCERS)]
+    victim = consumers[0]
+    assert victim.stdout is not None
+    for _ in range(8):  # well under way, and past its last checkpoint
+        assert victim.stdout.readline()
+    victim.kill()
+    victim.communicate()
+    run.scripts.wait_for(consumers[1], "holding partitions")
+    back = run.consumer(0)
+    for process in (*producers, back, *consumers[1:]):
+        ended(process)
+    total = PRODUCERS * EACH
+    messages = run.cluster.read(run.output, total, partitions=PARTITIONS)
+    deltas = [message.timestamp()[1] - json.loads(message.value() or b"")["timestamp_start"] for message in messages]
+    report = run.report("--fail-if", "lost > 0", "--fail-if", "duplicated > 0", "--fail-if", f"unique != {total}")
+    assert report.returncode == 0, report.stdout + report.stderr
+    section = report.stdout.partition("Summary of the consumers")[2]
+    assert int(figure(section, "messages read")) == int(figure(section, "measured")) == total
+    assert int(figure(section, "bytes")) == sum(map(len, messages))
+    assert figure(section, "mean") == f"{statistics.fmean(deltas):.3f}".rstrip("0").rstrip(".")
+    assert (float(figure(section, "min")), float(figure(section, "max"))) == (min(deltas), max(deltas))
+    assert figure(section, "redelivered") == "0"
+    rows = re.findall(r"^    +(\d) +(\d+) ", section.partition("  partitions (ms)\n")[2], re.MULTILINE)
+    assert {int(number): int(count) for number, count in rows[:PARTITIONS]} == {
+        number: sum(message.partition() == number for message in messages) for number in range(PARTITIONS)
+    }
+    assert "consumer 0 was started 2 times" in report.stderr
+
+
+def test_producers_wait_for_consumers_that_hold_their_partitions(run: Run) -> None:
+    """Nothing is sent before all are ready; who is missing at the end of the wait is named, exit code 3."""
+    producer = run.producer(0, "--wait-timeout", "3s")
+    _, stderr = producer.communicate(timeout=TIMEOUT_S)
+    assert producer.returncode == 3
+    assert f"missing: {PRODUCERS - 1} of {PRODUCERS} producers, {CONSUMERS} of {CONSUMERS} consumers" in stderr
+    assert run.cluster.read(run.source, 0) == []
+
+
+def test_a_run_that_has_ended_takes_nobody(run: Run) -> None:
+    """Its id is refused with exit code 2, before anything is sent or read."""
+    alone = {"WAIT_FOR": "producers:1,consumers:1"}
+    consumer = run.consumer(0, **alone)
+    ended(run.producer(0, "--size", "100", **alone))
+    ended(consumer)
+    for late in (run.producer(1, **alone), run.consumer(1, **alone)):
+        _, stderr = late.communicate(timeout=TIMEOUT_S)
+        assert late.returncode == 2
+        assert f"the run {run.name} has ended" in stderr
+
+
+def test_a_producer_that_crashed_is_named(run: Run) -> None:
+    """A producer without a result leaves messages of which nobody knows: named, exit code 4."""
+    alone = {"WAIT_FOR": "producers:1,consumers:1"}
+    consumer = run.consumer(0, "--count", "300", **alone)
+    producer = run.producer(0, **alone)
+    assert consumer.stdout is not None and consumer.stdout.readline()
+    producer.kill()
+    producer.communicate()
+    ended(consumer)
+    report = run.report()
+    assert report.returncode == 4, report.stderr
+    assert "producer 0 left no result" in report.stderr
+
+
+def test_a_run_needs_its_topics(scripts: Scripts, cluster: Cluster) -> None:
+    """Where they are missing, the command that makes them is named; exit code 3."""
+    done = scripts.run("PerfConsumer.py", "--topic", cluster.create_topic(), RUN_ID="r", RUNS_TOPIC="no-such-topic")
+    assert done.returncode == 3
+    assert "PerfTopics.py runs" in done.stderr
