@@ -83,6 +83,7 @@ class Producer:
         self.failed: Counter[str] = Counter()
         self._timed_out = 0
         self.fault: Fault | None = None
+        self._errors = ErrorLog()
         self._client = new_client(
             confluent_kafka.Producer,
             {
@@ -91,7 +92,7 @@ class Producer:
                 **config.properties,
                 "delivery.report.only.error": not acknowledge_each,
                 "on_delivery": self._on_delivery,
-                "error_cb": ErrorLog(),
+                "error_cb": self._errors,
             },
         )
 
@@ -161,6 +162,7 @@ class Producer:
             self._client.poll(timeout_s)
         except KafkaException as error:
             self.fault = FatalClientError(f"the producer cannot go on: {cause(error.args[0])}")
+        self.fault = self.fault or self._errors.fault("producer")
 
     def flush(self, *, stopped: Callable[[], bool], grace_s: float) -> None:
         """Wait until every message has its answer: at most the delivery time-out, or `grace_s` once `stopped()`."""
@@ -173,15 +175,22 @@ class Producer:
                 log.info(waiting, wait_s, len(self._client))
             if deadline_s is not None and time.monotonic() > deadline_s:
                 break
-            try:
-                self._client.flush(_FLUSH_SLICE_S)
-            except KafkaException as error:  # a fatal error; the other reports are still to come
-                self.fault = FatalClientError(f"the producer cannot go on: {cause(error.args[0])}")
-                log.error("%s", self.fault)
+            self._flush_slice()
         self._left = self._unanswered()
         if self._left:
             log.warning("no answer for %d messages: they may or may not be in the topic %s", self._left, self._topic)
             self._client.purge()
+
+    def _flush_slice(self) -> None:
+        found: Fault | None = None
+        try:
+            self._client.flush(_FLUSH_SLICE_S)
+        except KafkaException as error:  # a fatal error; the other reports are still to come
+            found = FatalClientError(f"the producer cannot go on: {cause(error.args[0])}")
+        found = found or self._errors.fault("producer")
+        if found is not None and self.fault is None:
+            self.fault = found
+            log.error("%s", found)
 
     def _unanswered(self) -> int:
         known = self.failed.total() + self._timed_out
