@@ -69,7 +69,9 @@ def new_client(client_class: Callable[[dict[str, Any]], Client], properties: dic
     try:
         return client_class(properties)
     except KafkaException as error:
-        raise ConfigError(f"librdkafka refuses the configuration: {cause(error.args[0])}") from error
+        reason = cause(error.args[0])
+        hint = " (look at KAFKA_CLIENT_KEY and KAFKA_CLIENT_KEY_PASSWORD)" if "ssl.key." in reason else ""
+        raise ConfigError(f"librdkafka refuses the configuration: {reason}{hint}") from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the client refuses the configuration: {error}") from error
 

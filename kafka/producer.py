@@ -161,7 +161,7 @@ class Producer:
         try:
             self._client.poll(timeout_s)
         except KafkaException as error:
-            self.fault = FatalClientError(f"the producer cannot go on: {cause(error.args[0])}")
+            self.fault = self._fatal(error.args[0])
         self.fault = self.fault or self._errors.fault("producer")
 
     def flush(self, *, stopped: Callable[[], bool], grace_s: float) -> None:
@@ -182,15 +182,14 @@ class Producer:
             self._client.purge()
 
     def _flush_slice(self) -> None:
-        found: Fault | None = None
+        known = self.fault
         try:
             self._client.flush(_FLUSH_SLICE_S)
         except KafkaException as error:  # a fatal error; the other reports are still to come
-            found = FatalClientError(f"the producer cannot go on: {cause(error.args[0])}")
-        found = found or self._errors.fault("producer")
-        if found is not None and self.fault is None:
-            self.fault = found
-            log.error("%s", found)
+            self.fault = self.fault or self._fatal(error.args[0])
+        self.fault = self.fault or self._errors.fault("producer")
+        if self.fault is not known:
+            log.error("%s", self.fault)
 
     def _unanswered(self) -> int:
         known = self.failed.total() + self._timed_out
@@ -226,7 +225,8 @@ class Producer:
                 error = again
         reason: KafkaError = error.args[0]
         if reason.fatal() or reason.code() == KafkaError._FATAL:
-            self.fault = FatalClientError(f"the producer cannot go on: {cause(reason)}")
+            self._poll(0)  # has what happened, where produce() only says that it was fatal
+            self.fault = self.fault or self._fatal(reason)
             raise self.fault
         self._count_failure(reason, f"a message of {len(message.value)} bytes")
         return True
@@ -240,6 +240,11 @@ class Producer:
             self._timed_out += 1
         else:
             self._count_failure(error, f"a message of {len(message)} bytes")
+
+    def _fatal(self, error: KafkaError) -> Fault:
+        if error.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:  # no producer id for who may write to no topic
+            return TopicError(f"not authorised to write to the topic {self._topic}: {cause(error)}")
+        return FatalClientError(f"the producer cannot go on: {cause(error)}")
 
     def _count_failure(self, error: KafkaError, what: str) -> None:
         if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and self.fault is None:

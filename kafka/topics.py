@@ -23,6 +23,7 @@ from .errors import ConnectError, ErrorLog, TopicError, TopicMissingError, cause
 from .handshake import tls_fault
 
 CONNECT_TIMEOUT_S = 6.0
+_SUSPICION_S = 1.5
 _POLL_S = 0.05
 _TIMESTAMP_TYPE = "message.timestamp.type"
 
@@ -40,6 +41,7 @@ _CLOSED = (
     "the broker closes each connection without a word, as one does that asks for credentials: set KAFKA_APIKEY, or "
     "KAFKA_USER and KAFKA_PASSWORD"
 )
+_CERTIFICATE_ALERT = "certificate required"  # TLS alert 116, at the first read after a handshake that went well
 _CERTIFICATE_REQUIRED = (
     "the broker asks for a client certificate that it trusts: set KAFKA_CLIENT_CERT and KAFKA_CLIENT_KEY"
 )
@@ -233,12 +235,17 @@ class Admin:
 
     def _result(self, future: concurrent.futures.Future[Any], topic: str, action: str = "describe") -> Any:
         """Wait for an answer; polls meanwhile, because causes of a failure arrive only at error_cb."""
-        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        start_s, asked = time.monotonic(), False
         while not future.done():
             self._client.poll(_POLL_S)
-            final = [error for error in self._errors.errors if error.code() in _FINAL_ERRORS]
-            if final or time.monotonic() > deadline:
+            final = [error for error in self._errors.errors if _is_final(error)]
+            waited_s = time.monotonic() - start_s
+            if final or waited_s > CONNECT_TIMEOUT_S:
                 raise self._connect_error(final)
+            if self._errors.errors and waited_s > _SUSPICION_S and not asked:
+                asked = True  # a wrong security.protocol never gets better, and librdkafka has no error for it
+                if fault := self._tls_fault(""):
+                    raise ConnectError(f"cannot connect to {self._brokers}: {fault}")
         try:
             return future.result()
         except KafkaException as error:
@@ -248,12 +255,16 @@ class Admin:
         errors = self._errors.errors
         named = final or [error for error in errors if error.code() != KafkaError._ALL_BROKERS_DOWN]
         reason = cause(named[-1]) if named else _CLOSED if errors else f"no answer within {CONNECT_TIMEOUT_S:g} s"
-        if "certificate required" in reason:
+        if _CERTIFICATE_ALERT in reason:
             reason = _CERTIFICATE_REQUIRED
         elif not named or named[-1].code() in (KafkaError._SSL, KafkaError._TRANSPORT):
-            address = re.match(r"(?:\w+://)?([^/\s]+)/", reason)  # of the broker that failed, which may be a later one
-            reason = tls_fault(self._properties, address[1] if address else self._brokers.split(",")[0]) or reason
+            reason = self._tls_fault(reason) or reason
         return ConnectError(f"cannot connect to {self._brokers}: {reason}")
+
+    def _tls_fault(self, reason: str) -> str | None:
+        """What TLS has to do with it, asked of the broker that `reason` names, which may not be the first one."""
+        address = re.match(r"(?:\w+://)?([^/\s]+)/", reason)
+        return tls_fault(self._properties, address[1] if address else self._brokers.split(",")[0])
 
     def _explained(self, error: KafkaError, topic: str, action: str) -> Exception:
         code = error.code()
@@ -267,6 +278,10 @@ class Admin:
         if code in _NOT_REACHED:
             return self._connect_error([])
         return TopicError(f"topic {topic}: {cause(error)}")
+
+
+def _is_final(error: KafkaError) -> bool:
+    return error.code() in _FINAL_ERRORS or _CERTIFICATE_ALERT in error.str()
 
 
 class _TopicExists(TopicError):
