@@ -283,7 +283,7 @@ def _check_certificates(variable: str, place: str, text: str) -> None:
     import ssl
 
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text.encode("ascii", "replace").decode())
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(f"{variable}: {place} is damaged: one of its certificates cannot be read") from error
 

@@ -4,9 +4,11 @@ only "brokers down" where one side speaks TLS and the other does not.
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 
 _TIMEOUT_S = 2.0
 _DEFAULT_PORT = 9092
@@ -23,6 +25,8 @@ _CERTIFICATE_FAULTS = {
     _WRONG_HOST: "it is for another host name: use a name that is in it, such as that of the bootstrap address",
     _WRONG_ADDRESS: "it is not for this IP address: use a host name that is in it",
 }
+_ALERT = "ALERT"
+_NO_TLS = "give another port, or neither credentials nor certificate"
 _TO_USE_TLS = "give credentials or KAFKA_CERT, or set KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL"
 
 
@@ -31,35 +35,38 @@ def tls_fault(properties: Mapping[str, str], address: str) -> str | None:
 
     Makes one connection, with verification on and the CA certificates of `properties`, and sends nothing over it.
     """
-    wants_tls = properties["security.protocol"].upper().endswith("SSL")
+    protocol = properties["security.protocol"]
+    wants_tls = protocol.upper().endswith("SSL")
     try:
         _shake_hands(properties, address)
     except ssl.SSLCertVerificationError as error:
         if wants_tls:
             fault = _CERTIFICATE_FAULTS.get(error.verify_code, _UNTRUSTED)
             return f"the certificate of {address} is refused ({error.verify_message}): {fault}"
-    except (ssl.SSLError, ConnectionResetError, BrokenPipeError):
-        not_tls = f"{address} does not speak TLS, and security.protocol is {properties['security.protocol']}"
-        return f"{not_tls}: give another port, or neither credentials nor certificate" if wants_tls else None
+    except (ssl.SSLError, ConnectionResetError, BrokenPipeError) as error:
+        if _ALERT not in (getattr(error, "reason", None) or ""):  # who sends an alert, speaks TLS
+            return (
+                f"{address} does not speak TLS, and security.protocol is {protocol}: {_NO_TLS}" if wants_tls else None
+            )
     except OSError:  # nobody there, no such name, no answer: librdkafka says that well
         return None
-    if not wants_tls:
-        return f"{address} speaks TLS, and security.protocol is {properties['security.protocol']}: {_TO_USE_TLS}"
-    return None
+    return None if wants_tls else f"{address} speaks TLS, and security.protocol is {protocol}: {_TO_USE_TLS}"
 
 
 def _shake_hands(properties: Mapping[str, str], address: str) -> None:
-    host, _, port = address.rpartition(":") if not address.endswith("]") else (address, "", "")
-    host, port = (host, port) if host else (port, "")
-    place = (host.strip("[]"), int(port or _DEFAULT_PORT))
-    with socket.create_connection(place, timeout=_TIMEOUT_S) as connection:
-        _context(properties).wrap_socket(connection, server_hostname=place[0]).close()
+    match = re.fullmatch(r"\[?(.*?)\]?(?::(\d+))?", address)
+    assert match is not None
+    with socket.create_connection((match[1], int(match[2] or _DEFAULT_PORT)), timeout=_TIMEOUT_S) as connection:
+        _context(properties).wrap_socket(connection, server_hostname=match[1]).close()
 
 
 def _context(properties: Mapping[str, str]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=properties.get("ssl.ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name
     location = properties.get("ssl.ca.location")
-    if location and location != "probe":
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cafile=location)
+    if text := properties.get("ssl.ca.pem"):
+        context.load_verify_locations(cadata=text)
+    elif location and location != "probe":
+        context.load_verify_locations(**{"capath" if Path(location).is_dir() else "cafile": location})
+    else:
+        context.load_default_certs()
     return context

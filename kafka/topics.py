@@ -41,7 +41,8 @@ _CLOSED = (
     "the broker closes each connection without a word, as one does that asks for credentials: set KAFKA_APIKEY, or "
     "KAFKA_USER and KAFKA_PASSWORD"
 )
-_CERTIFICATE_ALERT = "certificate required"  # TLS alert 116, at the first read after a handshake that went well
+# TLS 1.3 refuses a client certificate at the first read after a handshake that went well, TLS 1.2 in the handshake
+_CLIENT_CERTIFICATE_ALERT = re.compile(r"alert (.*certificate|unknown ca|handshake failure)")
 _CERTIFICATE_REQUIRED = (
     "the broker asks for a client certificate that it trusts: set KAFKA_CLIENT_CERT and KAFKA_CLIENT_KEY"
 )
@@ -255,8 +256,8 @@ class Admin:
         errors = self._errors.errors
         named = final or [error for error in errors if error.code() != KafkaError._ALL_BROKERS_DOWN]
         reason = cause(named[-1]) if named else _CLOSED if errors else f"no answer within {CONNECT_TIMEOUT_S:g} s"
-        if _CERTIFICATE_ALERT in reason:
-            reason = _CERTIFICATE_REQUIRED
+        if _CLIENT_CERTIFICATE_ALERT.search(reason):
+            reason = f"{_CERTIFICATE_REQUIRED} ({reason})"
         elif not named or named[-1].code() in (KafkaError._SSL, KafkaError._TRANSPORT):
             reason = self._tls_fault(reason) or reason
         return ConnectError(f"cannot connect to {self._brokers}: {reason}")
@@ -281,7 +282,7 @@ class Admin:
 
 
 def _is_final(error: KafkaError) -> bool:
-    return error.code() in _FINAL_ERRORS or _CERTIFICATE_ALERT in error.str()
+    return error.code() in _FINAL_ERRORS or _CLIENT_CERTIFICATE_ALERT.search(error.str()) is not None
 
 
 class _TopicExists(TopicError):

@@ -348,6 +348,21 @@ def test_row_7_no_credentials(scripts: Scripts, secured: Secured) -> None:
 
 
 @pytest.mark.parametrize("given", ["none", "of another CA"])
+def test_row_7_no_client_certificate_under_tls_1_2(scripts: Scripts, given: str) -> None:
+    """TLS 1.2 refuses a client certificate in the handshake: it is told as under 1.3; exit code 3."""
+    security = Security(certificate=SERVER, client_ca_pem=CLIENT_CA_PEM)
+    older = {"ssl.enabled.protocols": "TLSv1.2", "ssl.protocol": "TLSv1.2"}
+    other = {"KAFKA_CLIENT_CERT": SERVER.chain_pem, "KAFKA_CLIENT_KEY": SERVER.private_key_pem}
+    with EmbeddedBroker(security=security, properties=older) as broker:
+        address = broker.mutual_tls_bootstrap_servers
+        variables = {"KAFKA_BROKERS": address, "KAFKA_CERT": SERVER.ca_pem, **(other if given != "none" else {})}
+        error = refused(scripts, "PerfConsumer.py", **variables)
+        assert "KAFKA_CLIENT_CERT and KAFKA_CLIENT_KEY" in error
+        plain = refused(scripts, "PerfConsumer.py", KAFKA_BROKERS=address)
+        assert f"{address} speaks TLS" in plain
+
+
+@pytest.mark.parametrize("given", ["none", "of another CA"])
 def test_row_7_no_client_certificate(scripts: Scripts, secured: Secured, given: str) -> None:
     """Without a client certificate that the broker trusts the variables for it are named; exit code 3."""
     other = {"KAFKA_CLIENT_CERT": SERVER.chain_pem, "KAFKA_CLIENT_KEY": SERVER.private_key_pem}

@@ -391,6 +391,12 @@ def test_certificate_and_key_from_files(tmp_path: Path) -> None:
     assert "ssl.key.location" not in found
 
 
+def test_comments_between_certificates_may_be_in_any_language(tmp_path: Path) -> None:
+    """A bundle of CA certificates with names beside them, in letters that are not ASCII, is taken."""
+    bundle = written(tmp_path / "bundle.pem", f"# Főtanúsítvány\n{PEM}\n# Zertifikat für alle\n{OTHER.ca_pem}")
+    Admin(client_config({"KAFKA_CERT": bundle}, brokers=NOBODY))
+
+
 def test_old_encrypted_keys_keep_their_header_lines() -> None:
     """The lines of a key as OpenSSL once encrypted it stay apart."""
     key = (
