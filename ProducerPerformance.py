@@ -311,6 +311,8 @@ class Sending:
 
 def _outcome(producer: Producer, outcome: int, error: Exception | None) -> int:
     """4 unless all is acknowledged; but 2 and 3 say that trying again is harmless: nothing may have been sent then."""
+    if producer.fault is not None:  # it may have come while flushing
+        outcome = outcome or producer.fault.exit_code
     harmless = producer.acknowledged == 0 and producer.unknown == 0
     if harmless and outcome == process.ExitCode.CONNECTION:
         return outcome

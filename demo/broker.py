@@ -39,6 +39,7 @@ JVM_FLAGS = (
 # Below the ephemeral range (from 32768 on Linux): while the broker is down no outgoing connection can take its port,
 # and a client that tries again cannot connect to itself.
 PORTS = range(20_000, 32_000)
+PORT_NAMES = ("plain", "secure", "mutual", "controller")
 START_ATTEMPTS = 3
 START_TIMEOUT_S = 90.0
 # $0 is the data folder, $@ the broker's command. The shell becomes the broker, so that the two have one process id. Its
@@ -52,7 +53,7 @@ node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,MUTUAL_TLS:SSL,CONTROLLER:PLAINTEXT
 listeners=PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{plain}
 log.dirs=data
@@ -67,13 +68,26 @@ broker.heartbeat.interval.ms=500
 """
 # Where a name comes twice, the later one counts.
 SECURE_PROPERTIES = """\
-listeners=PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{controller},SASL_SSL://127.0.0.1:{secure}
-advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL_SSL://localhost:{secure}
+listeners=PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{controller},SASL_SSL://127.0.0.1:{secure},\
+MUTUAL_TLS://127.0.0.1:{mutual}
+advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL_SSL://localhost:{secure},MUTUAL_TLS://localhost:{mutual}
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512
 ssl.keystore.type=PEM
 ssl.keystore.location=key-store.pem
 listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.mutual_tls.ssl.client.auth=required
+listener.name.mutual_tls.ssl.truststore.type=PEM
+listener.name.mutual_tls.ssl.truststore.location=client-ca.pem
 """
+# Where the broker fetches the keys that signed the clients' tokens; Kafka takes only addresses that this flag allows.
+OAUTHBEARER_PROPERTIES = {
+    "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512,OAUTHBEARER",
+    "listener.name.sasl_ssl.oauthbearer.sasl.server.callback.handler.class": "org.apache.kafka.common.security."
+    "oauthbearer.OAuthBearerValidatorCallbackHandler",
+    "listener.name.sasl_ssl.oauthbearer.sasl.jaas.config": "org.apache.kafka.common.security.oauthbearer."
+    "OAuthBearerLoginModule required;",
+}
+OAUTHBEARER_FLAG = "-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={}"
 
 
 class BrokerError(Exception):
@@ -176,6 +190,8 @@ def issue_certificate(*, host_name: str = "localhost", not_after: datetime | Non
 class Security:
     """Asks for a SASL_SSL listener; users are name → password (a SCRAM password must not contain a comma).
 
+    A TLS listener beside it takes clients whose certificate the CA `client_ca_pem` signed (default: the broker's own).
+    With `jwks_url` the SASL_SSL listener takes OAUTHBEARER too: tokens that a key found at that address signed.
     With `super_users` (even none) ACLs are enforced: super users may do everything, other users what an ACL allows.
     The plaintext listener's anonymous clients stay super users, which is how a test creates ACLs.
     """
@@ -184,6 +200,8 @@ class Security:
     scram_users: Mapping[str, str] = field(default_factory=dict, repr=False)
     certificate: Certificate = field(default_factory=issue_certificate)
     super_users: Sequence[str] | None = None
+    client_ca_pem: str = ""
+    jwks_url: str = ""
 
 
 class EmbeddedBroker:
@@ -217,6 +235,11 @@ class EmbeddedBroker:
     def secure_bootstrap_servers(self) -> str:
         """The SASL_SSL listener, with PLAIN and SCRAM-SHA-512; only with `security`."""
         return f"localhost:{self._ports['secure']}"
+
+    @property
+    def mutual_tls_bootstrap_servers(self) -> str:
+        """The TLS listener that asks for a client certificate; only with `security`."""
+        return f"localhost:{self._ports['mutual']}"
 
     @property
     def ca_path(self) -> Path:
@@ -285,7 +308,7 @@ class EmbeddedBroker:
     def _create(self) -> None:
         """Choose ports and format the data folder, which is also when Kafka takes SCRAM users."""
         self._folder = folder = Path(tempfile.mkdtemp(prefix="kafka-broker-"))
-        self._ports = dict(zip(("plain", "secure", "controller"), random.SystemRandom().sample(PORTS, 3), strict=True))
+        self._ports = dict(zip(PORT_NAMES, random.SystemRandom().sample(PORTS, len(PORT_NAMES)), strict=True))
         self._configure(folder)
         arguments = ["--config=server.properties", f"--cluster-id={secrets.token_urlsafe(16)}"]
         for name, password in self.security.scram_users.items() if self.security else ():
@@ -309,6 +332,7 @@ class EmbeddedBroker:
             text += SECURE_PROPERTIES.format(**self._ports)
             added = _secure_properties(self.security) | added
             (folder / "ca.pem").write_text(self.security.certificate.ca_pem)
+            (folder / "client-ca.pem").write_text(self.security.client_ca_pem or self.security.certificate.ca_pem)
             (folder / "key-store.pem").write_text(_key_store(self.security.certificate))
         # JSON escapes a text as Java's property files do.
         text += "".join(f"{name}={json.dumps(value)[1:-1]}\n" for name, value in added.items())
@@ -318,7 +342,10 @@ class EmbeddedBroker:
         folder = self._data_folder()
         self._configure(folder)
         # A killed JVM leaves its temporary files behind: they go with the folder.
-        command = java_command("kafka.Kafka", "server.properties", jvm_flags=[f"-Djava.io.tmpdir={folder}"])
+        flags = [f"-Djava.io.tmpdir={folder}"]
+        if self.security is not None and self.security.jwks_url:
+            flags.append(OAUTHBEARER_FLAG.format(self.security.jwks_url))
+        command = java_command("kafka.Kafka", "server.properties", jvm_flags=flags)
         watched = ["/bin/sh", "-c", WATCHED, str(folder), *command]
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
@@ -350,6 +377,9 @@ def _secure_properties(security: Security) -> dict[str, str]:
     users = "".join(f" user_{name}={json.dumps(key, ensure_ascii=False)}" for name, key in security.plain_users.items())
     login = f"org.apache.kafka.common.security.plain.PlainLoginModule required{users};"
     properties = {"listener.name.sasl_ssl.plain.sasl.jaas.config": login}
+    if security.jwks_url:
+        properties |= OAUTHBEARER_PROPERTIES
+        properties["listener.name.sasl_ssl.oauthbearer.sasl.oauthbearer.jwks.endpoint.url"] = security.jwks_url
     if security.super_users is not None:
         properties["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
         properties["super.users"] = ";".join(f"User:{name}" for name in ("ANONYMOUS", *security.super_users))

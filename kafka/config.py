@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from .errors import ConfigError
+from .java import JAVA_SECRETS, translated
 
 log = logging.getLogger("kafka")
 
@@ -31,31 +32,72 @@ VARIABLES = (
     Variable("KAFKA_USER", "SASL user name (default: token)"),
     Variable("KAFKA_PASSWORD", "SASL password (default: the API key)"),
     Variable("KAFKA_PASSWORD_FILE", "a file that holds the password"),
-    Variable("KAFKA_SASL_MECHANISM", "PLAIN (default), SCRAM-SHA-256 or SCRAM-SHA-512"),
-    Variable("KAFKA_CERT", "path of the PEM file with the cluster's CA certificate (default: the system's CAs)"),
-    Variable("PEM_CERT", "the same, but may be absent on disk (an optional Kubernetes secret)"),
-    Variable("KAFKA_CONFIG_FILE", "a properties file with further librdkafka settings"),
+    Variable("KAFKA_SASL_MECHANISM", "PLAIN (default), SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"),
+    Variable("KAFKA_CERT", "the cluster's CA certificates: a PEM file's path, or its text (default: the system's CAs)"),
+    Variable("PEM_CERT", "the same, but the file may be absent (an optional Kubernetes secret)"),
+    Variable("KAFKA_CLIENT_CERT", "mutual TLS: the client's certificate chain, a PEM file's path, or its text"),
+    Variable("KAFKA_CLIENT_KEY", "mutual TLS: the client's private key, a PEM file's path, or its text"),
+    Variable("KAFKA_CLIENT_KEY_FILE", "a file that holds the private key"),
+    Variable("KAFKA_CLIENT_KEY_PASSWORD", "password of the private key (default: it is not encrypted)"),
+    Variable("KAFKA_CLIENT_KEY_PASSWORD_FILE", "a file that holds the private key's password"),
+    Variable("KAFKA_OAUTH_TOKEN_URL", "OAUTHBEARER: https address of the identity provider's token endpoint"),
+    Variable("KAFKA_OAUTH_CLIENT_ID", "OAUTHBEARER: client id (OIDC client credentials)"),
+    Variable("KAFKA_OAUTH_CLIENT_SECRET", "OAUTHBEARER: client secret"),
+    Variable("KAFKA_OAUTH_CLIENT_SECRET_FILE", "a file that holds the client secret"),
+    Variable("KAFKA_OAUTH_SCOPE", "OAUTHBEARER: scope to ask for (default: none)"),
+    Variable("KAFKA_OAUTH_EXTENSIONS", "OAUTHBEARER: SASL extensions for the broker, NAME=VALUE,… (default: none)"),
+    Variable("KAFKA_OAUTH_CERT", "the token endpoint's CA certificates, as KAFKA_CERT (default: the system's CAs)"),
+    Variable("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL (default: by what is given)"),
+    Variable("KAFKA_CONFIG_FILE", "a properties file with further settings, librdkafka's or the Java client's"),
 )
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """A SASL user and the secret that goes with it."""
+class Mechanism(NamedTuple):
+    """A SASL mechanism: librdkafka property → the variable that gives it; and the properties that it always has."""
 
-    user: str
-    secret: str = field(repr=False)
-
-
-def _user_and_password(credentials: Credentials) -> dict[str, str]:
-    return {"sasl.username": credentials.user, "sasl.password": credentials.secret}
+    required: Mapping[str, str]
+    optional: Mapping[str, str] = {}
+    always: Mapping[str, str] = {}
+    #: The secret, or a token that is as good, goes over the connection as it is.
+    sends_secret: bool = False
 
 
-#: SASL mechanism → its librdkafka properties. A further mechanism is one entry here.
-MECHANISMS: Mapping[str, Callable[[Credentials], dict[str, str]]] = {
-    "PLAIN": _user_and_password,
-    "SCRAM-SHA-256": _user_and_password,
-    "SCRAM-SHA-512": _user_and_password,
+_NAMES = frozenset(variable.name for variable in VARIABLES)
+_USER_AND_PASSWORD = {"sasl.username": "KAFKA_USER", "sasl.password": "KAFKA_PASSWORD"}
+
+#: A further mechanism is one entry here, and a row of VARIABLES for each variable that is new.
+MECHANISMS: Mapping[str, Mechanism] = {
+    "PLAIN": Mechanism(_USER_AND_PASSWORD, sends_secret=True),
+    "SCRAM-SHA-256": Mechanism(_USER_AND_PASSWORD),
+    "SCRAM-SHA-512": Mechanism(_USER_AND_PASSWORD),
+    "OAUTHBEARER": Mechanism(
+        required={
+            "sasl.oauthbearer.token.endpoint.url": "KAFKA_OAUTH_TOKEN_URL",
+            "sasl.oauthbearer.client.id": "KAFKA_OAUTH_CLIENT_ID",
+            "sasl.oauthbearer.client.secret": "KAFKA_OAUTH_CLIENT_SECRET",
+        },
+        optional={
+            "sasl.oauthbearer.scope": "KAFKA_OAUTH_SCOPE",
+            "sasl.oauthbearer.extensions": "KAFKA_OAUTH_EXTENSIONS",
+        },
+        always={"sasl.oauthbearer.method": "oidc"},
+        sends_secret=True,
+    ),
 }
+
+#: Variable → what stands in its place when it is not set: another variable's value, or a text.
+_INSTEAD = {"KAFKA_PASSWORD": "KAFKA_APIKEY"}
+_DEFAULTS = {"KAFKA_USER": "token"}
+
+#: Variable → the property that takes its PEM (with .location for a path, .pem for a text), and what must be in it.
+_PEM_PROPERTIES = {
+    "PEM_CERT": ("ssl.ca", "CERTIFICATE"),
+    "KAFKA_CERT": ("ssl.ca", "CERTIFICATE"),  # the later one counts
+    "KAFKA_CLIENT_CERT": ("ssl.certificate", "CERTIFICATE"),
+    "KAFKA_CLIENT_KEY": ("ssl.key", "PRIVATE KEY"),
+    "KAFKA_OAUTH_CERT": ("https.ca", "CERTIFICATE"),
+}
+_MAY_BE_ABSENT = "PEM_CERT"
 
 SECRET_PROPERTIES = frozenset(
     {
@@ -93,7 +135,18 @@ _VERIFICATION = {
 }
 
 #: librdkafka's second names, which would stand beside the first ones and contradict them.
-_ALIASES = {"sasl.mechanisms": "sasl.mechanism", "request.required.acks": "acks"}
+ALIASES = {
+    "sasl.mechanisms": "sasl.mechanism",
+    "sasl.oauthbearer.client.credentials.client.id": "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.client.credentials.client.secret": "sasl.oauthbearer.client.secret",
+    "request.required.acks": "acks",
+    "queue.buffering.max.ms": "linger.ms",
+    "message.timeout.ms": "delivery.timeout.ms",
+    "message.send.max.retries": "retries",
+    "compression.codec": "compression.type",
+    "fetch.message.max.bytes": "max.partition.fetch.bytes",
+    "max.in.flight": "max.in.flight.requests.per.connection",
+}
 
 _BASE_PROPERTIES = {
     "client.id": "kafka-performance-test",
@@ -124,18 +177,31 @@ def client_config(
     `overrides` (from --config) come last, after those of KAFKA_CONFIG_FILE.
     Raises ConfigError that names the variable, file or property at fault, never its secret value.
     """
-    certificate = _certificate(environment)
-    sasl = _sasl(environment)
-    properties = {**_BASE_PROPERTIES, "bootstrap.servers": brokers, **sasl}
-    if certificate:
-        properties["ssl.ca.location"] = certificate
-    for name, value in _file_properties(_value(environment, "KAFKA_CONFIG_FILE")):
-        properties[_ALIASES.get(name, name)] = _allowed(name, value, from_flag=False)
-    for name, value in overrides:
-        properties[_ALIASES.get(name, name)] = _allowed(name, value, from_flag=True)
+    properties = {**_BASE_PROPERTIES, "bootstrap.servers": brokers, **_sasl(environment), **_tls(environment)}
+    if protocol := _value(environment, "KAFKA_SECURITY_PROTOCOL"):
+        properties["security.protocol"] = protocol
+    from_file = _file_properties(_value(environment, "KAFKA_CONFIG_FILE"))
+    for pairs, from_flag in ((from_file, False), (overrides, True)):
+        for name, value in translated(_checked_pairs(pairs, from_flag=from_flag)).items():
+            _set(properties, name, value)
     properties.setdefault("security.protocol", _protocol(properties))
     _refuse_open_secrets(properties)
+    if properties.get("sasl.oauthbearer.method") == "oidc":
+        _trust_token_endpoint(properties)
     return ClientConfig(properties)
+
+
+def _checked_pairs(pairs: Iterable[tuple[str, str]], *, from_flag: bool) -> Iterable[tuple[str, str]]:
+    for name, value in pairs:
+        yield name, _allowed(name, value, from_flag=from_flag)
+
+
+def _set(properties: dict[str, str], name: str, value: str) -> None:
+    """Set a property by its first name; a certificate's path replaces its text, and the reverse."""
+    stem, _, kind = name.rpartition(".")
+    if kind in ("location", "pem"):
+        properties.pop(f"{stem}.{'pem' if kind == 'location' else 'location'}", None)
+    properties[ALIASES.get(name, name)] = pem_text(value) if kind == "pem" else value
 
 
 def _protocol(properties: Mapping[str, str]) -> str:
@@ -146,18 +212,106 @@ def _protocol(properties: Mapping[str, str]) -> str:
 
 
 def _sasl(environment: Mapping[str, str]) -> dict[str, str]:
-    api_key = _secret(environment, "KAFKA_APIKEY")
-    password = _secret(environment, "KAFKA_PASSWORD") or api_key
-    mechanism = _value(environment, "KAFKA_SASL_MECHANISM") or "PLAIN"
-    if mechanism not in MECHANISMS:
-        raise ConfigError(f"KAFKA_SASL_MECHANISM={mechanism} is not known: one of {', '.join(MECHANISMS)}")
-    if not password:
-        for name in ("KAFKA_USER", "KAFKA_SASL_MECHANISM"):
-            if environment.get(name):
-                raise ConfigError(f"{name} is set, but neither KAFKA_PASSWORD nor KAFKA_APIKEY is")
+    chosen = _value(environment, "KAFKA_SASL_MECHANISM")
+    name = chosen or "PLAIN"
+    if name not in MECHANISMS:
+        raise ConfigError(f"KAFKA_SASL_MECHANISM={name} is not known: one of {', '.join(MECHANISMS)}")
+    mechanism = MECHANISMS[name]
+    variables = {**mechanism.required, **mechanism.optional}
+    _refuse_variables_of_others(environment, name, set(variables.values()))
+    given = {key: _sasl_value(environment, variable) for key, variable in variables.items()}
+    if not chosen and not any(given.values()):
         return {}
-    credentials = Credentials(_value(environment, "KAFKA_USER") or "token", password)
-    return {"sasl.mechanism": mechanism, **MECHANISMS[mechanism](credentials)}
+    given = {key: value or _DEFAULTS.get(variables[key], "") for key, value in given.items()}
+    missing = [variable for key, variable in mechanism.required.items() if not given[key]]
+    if missing:
+        named = " and ".join(
+            f"{variable} or {_INSTEAD[variable]}" if variable in _INSTEAD else variable for variable in missing
+        )
+        raise ConfigError(f"the SASL mechanism {name} needs {named}, which is not set")
+    return {"sasl.mechanism": name, **mechanism.always, **{key: value for key, value in given.items() if value}}
+
+
+def _sasl_value(environment: Mapping[str, str], variable: str) -> str:
+    instead = _secret(environment, _INSTEAD[variable]) if variable in _INSTEAD else ""
+    return _secret(environment, variable) or instead
+
+
+def _refuse_variables_of_others(environment: Mapping[str, str], name: str, used: set[str]) -> None:
+    """Credentials of another mechanism than the one chosen would be left out silently."""
+    for other, mechanism in MECHANISMS.items():
+        for variable in {**mechanism.required, **mechanism.optional}.values():
+            if variable not in used and (environment.get(variable) or environment.get(f"{variable}_FILE")):
+                raise ConfigError(
+                    f"{variable} is set, which the SASL mechanism {name} does not use: "
+                    f"unset it, or set KAFKA_SASL_MECHANISM={other}"
+                )
+
+
+def _tls(environment: Mapping[str, str]) -> dict[str, str]:
+    """CA certificates, client certificate and key."""
+    properties: dict[str, str] = {}
+    for variable, (stem, label) in _PEM_PROPERTIES.items():
+        value = _secret(environment, variable)
+        if variable == _MAY_BE_ABSENT and value and not _is_pem_text(value) and not Path(value).exists():
+            log.warning("PEM_CERT: there is no file %s, so the system's CA certificates are used for TLS", value)
+        elif value:
+            _set(properties, *_pem_property(variable, value, stem, label))
+    password = _secret(environment, "KAFKA_CLIENT_KEY_PASSWORD")
+    if password:
+        properties["ssl.key.password"] = password
+    given = [name for name in ("KAFKA_CLIENT_CERT", "KAFKA_CLIENT_KEY") if _secret(environment, name)]
+    if len(given) == 1 or (password and not given):
+        raise ConfigError("mutual TLS needs both KAFKA_CLIENT_CERT and KAFKA_CLIENT_KEY")
+    return properties
+
+
+def _pem_property(variable: str, value: str, stem: str, label: str) -> tuple[str, str]:
+    """The property for a path or a PEM text. Raises ConfigError unless what it must hold is there and readable."""
+    is_text = _is_pem_text(value)
+    if label == "PRIVATE KEY" and not is_text and not Path(value).is_file():  # which a key without its frame is, too
+        raise ConfigError(f"{variable}: there is no such file (the value is not shown: it may be the key itself)")
+    text, place = (pem_text(value), "the PEM text") if is_text else (_read(variable, value), value)
+    if not re.search(rf"-----BEGIN [A-Z0-9 ]*{label}-----", text):
+        raise ConfigError(f"{variable}: {place} holds no PEM {label.lower()} (-----BEGIN {label}-----)")
+    if label == "CERTIFICATE":
+        _check_certificates(variable, place, text)
+    return (f"{stem}.pem", text) if is_text else (f"{stem}.location", value)
+
+
+def _check_certificates(variable: str, place: str, text: str) -> None:
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text.encode("ascii", "replace").decode())
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(f"{variable}: {place} is damaged: one of its certificates cannot be read") from error
+
+
+def _is_pem_text(value: str) -> bool:
+    return value.lstrip().startswith("-----BEGIN")
+
+
+def pem_text(value: str) -> str:
+    r"""PEM with real line ends, whether they came as such, as `\n`, or as the blanks of a joined properties line."""
+    text = value.replace("\\r", "").replace("\\n", "\n")
+
+    def lines(match: re.Match[str]) -> str:
+        begin, _, body, end = match.groups()
+        body = body if ":" in body else "\n".join(["", *body.split(), ""])  # old encrypted keys have header lines
+        return f"{begin}{body}{end}\n"
+
+    return re.sub(r"(-----BEGIN ([A-Z0-9 ]+)-----)(.*?)(-----END \2-----)\s*", lines, text, flags=re.DOTALL).lstrip()
+
+
+def _trust_token_endpoint(properties: dict[str, str]) -> None:
+    """librdkafka's wheel looks for the system's CAs at one distribution's path only (seen: not Debian's)."""
+    import ssl
+
+    found = ssl.get_default_verify_paths()
+    system = found.cafile or found.capath
+    if system and not properties.keys() & {"https.ca.location", "https.ca.pem"}:
+        properties["https.ca.location"] = system
 
 
 def _value(environment: Mapping[str, str], name: str) -> str:
@@ -172,7 +326,8 @@ def _unquoted(name: str, value: str) -> str:
 
 
 def _secret(environment: Mapping[str, str], name: str) -> str:
-    value, path = _value(environment, name), _value(environment, f"{name}_FILE")
+    """A variable's value, or the text of the file that its _FILE variant names, where VARIABLES has one."""
+    value, path = _value(environment, name), _value(environment, f"{name}_FILE") if f"{name}_FILE" in _NAMES else ""
     if value and path:
         raise ConfigError(f"{name} and {name}_FILE are both set: give one of them")
     if path:
@@ -180,24 +335,6 @@ def _secret(environment: Mapping[str, str], name: str) -> str:
         if not value.strip():
             raise ConfigError(f"{name}_FILE: {path} is empty")
     return _unquoted(name, value.strip("\r\n"))  # secrets made from files often end in a line end
-
-
-def _certificate(environment: Mapping[str, str]) -> str | None:
-    path = _value(environment, "KAFKA_CERT")
-    if path:
-        return _checked_pem("KAFKA_CERT", path)
-    path = _value(environment, "PEM_CERT")
-    if path and Path(path).exists():
-        return _checked_pem("PEM_CERT", path)
-    if path:
-        log.warning("PEM_CERT: there is no file %s, so the system's CA certificates are used for TLS", path)
-    return None
-
-
-def _checked_pem(name: str, path: str) -> str:
-    if "-----BEGIN CERTIFICATE-----" not in _read(name, path):
-        raise ConfigError(f"{name}: {path} holds no PEM certificate (-----BEGIN CERTIFICATE-----)")
-    return path
 
 
 def _read(name: str, path: str) -> str:
@@ -208,20 +345,26 @@ def _read(name: str, path: str) -> str:
 
 
 def _file_properties(path: str) -> Iterable[tuple[str, str]]:
-    if not path:
-        return
-    for number, line in enumerate(_read("KAFKA_CONFIG_FILE", path).splitlines(), start=1):
-        text = line.strip()
-        if not text or text[0] in "#!":
+    """`name=value` lines; a backslash at a line's end joins the next one, as in the Java client's files."""
+    text = _read("KAFKA_CONFIG_FILE", path) if path else ""
+    joined = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        joined += line.strip()
+        if joined[:1] in ("", "#", "!"):
+            joined = ""
             continue
-        match = re.fullmatch(r"([A-Za-z0-9._]+)\s*[=:]\s*(.*)", text)
+        if re.search(r"(?<!\\)(\\\\)*\\$", joined):
+            joined = joined[:-1]
+            continue
+        match = re.fullmatch(r"([A-Za-z0-9._]+)\s*[=:]\s*(.*)", joined)
         if not match:  # the line is not shown: it may hold a secret
             raise ConfigError(f"KAFKA_CONFIG_FILE: {path}, line {number}: not of the form property=value")
         yield match[1], match[2]
+        joined = ""
 
 
 def _allowed(name: str, value: str, *, from_flag: bool) -> str:
-    if from_flag and name in SECRET_PROPERTIES:
+    if from_flag and name in SECRET_PROPERTIES | JAVA_SECRETS:
         raise ConfigError(f"--config {name}: secrets come from variables or files only, flags are visible to everyone")
     if name in _FIXED_PROPERTIES:
         raise ConfigError(f"the property {name} cannot be set: {_FIXED_PROPERTIES[name]}")
@@ -233,6 +376,10 @@ def _allowed(name: str, value: str, *, from_flag: bool) -> str:
 
 
 def _refuse_open_secrets(properties: Mapping[str, str]) -> None:
-    protocol = properties["security.protocol"].upper()
-    if "sasl.password" in properties and properties.get("sasl.mechanism") == "PLAIN" and not protocol.endswith("SSL"):
-        raise ConfigError(f"security.protocol={protocol} with SASL PLAIN would send the secret in clear: use SASL_SSL")
+    name, protocol = properties.get("sasl.mechanism", "").upper(), properties["security.protocol"].upper()
+    if name in MECHANISMS and MECHANISMS[name].sends_secret and not protocol.endswith("SSL"):
+        raise ConfigError(f"security.protocol={protocol} with SASL {name} would send the secret in clear: use SASL_SSL")
+    if properties.get("sasl.oauthbearer.token.endpoint.url", "https:").lower().startswith("http:"):
+        raise ConfigError(
+            "the token endpoint has an http address, which would send the client secret in clear: use its https address"
+        )

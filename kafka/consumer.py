@@ -132,8 +132,7 @@ class Consumer:
         batch = self._client.consume(most, 0) or self._client.consume(1, timeout_s)
         if any([message.error() for message in batch]):  # noqa: C419 (a list is faster here)
             batch = [message for message in batch if not self._is_error(message)]
-        if self._errors.fatal:
-            self._pending = FatalClientError(f"the consumer cannot go on: {cause(self._errors.fatal)}")
+        self._pending = self._pending or self._errors.fault("consumer")
         return batch
 
     @property

@@ -18,6 +18,8 @@ log = logging.getLogger("kafka")
 
 Client = TypeVar("Client")
 
+#: The identity provider gave no token; an older one may still do, and librdkafka asks again by itself.
+_NO_TOKEN = "Failed to acquire SASL OAUTHBEARER token"  # noqa: S105 (a message)
 _STATE_NOTE = re.compile(r" \(after \d+ms in state [A-Z_]+(, \d+ identical error\(s\) suppressed)?\)$")
 
 
@@ -67,13 +69,15 @@ def new_client(client_class: Callable[[dict[str, Any]], Client], properties: dic
     try:
         return client_class(properties)
     except KafkaException as error:
-        raise ConfigError(f"librdkafka refuses the configuration: {cause(error.args[0])}") from error
+        reason = cause(error.args[0])
+        hint = " (look at KAFKA_CLIENT_KEY and KAFKA_CLIENT_KEY_PASSWORD)" if "ssl.key." in reason else ""
+        raise ConfigError(f"librdkafka refuses the configuration: {reason}{hint}") from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the client refuses the configuration: {error}") from error
 
 
 class ErrorLog:
-    """Takes a client's error_cb: says each error once, keeps the latest cause and a fatal one.
+    """Takes a client's error_cb: says each error once, keeps the causes, a fatal one, and a refusal of the credentials.
 
     librdkafka calls it from whatever thread polls, hence the lock.
     """
@@ -83,6 +87,7 @@ class ErrorLog:
         self._said: set[str] = set()
         self.errors: list[KafkaError] = []
         self.fatal: KafkaError | None = None
+        self._refused: KafkaError | None = None
 
     def __call__(self, error: KafkaError) -> None:
         """Take an error in."""
@@ -90,9 +95,19 @@ class ErrorLog:
         with self._lock:
             if error.fatal():
                 self.fatal = error
+            if error.name() == "_AUTHENTICATION" and not text.startswith(_NO_TOKEN):
+                self._refused = error
             if text in self._said:
                 return
             self._said.add(text)
             self.errors.append(error)
         if error.name() != "_ALL_BROKERS_DOWN":  # it repeats what was said of each, without the cause
             log.warning("Kafka client: %s", text)
+
+    def fault(self, client: str) -> Fault | None:
+        """What the client cannot go on after; it would try again for ever, or until the delivery time-out."""
+        if self.fatal:
+            return FatalClientError(f"the {client} cannot go on: {cause(self.fatal)}")
+        if self._refused:
+            return ConnectError(f"the {client} cannot go on: the cluster refuses it: {cause(self._refused)}")
+        return None

@@ -90,6 +90,7 @@ class Producer:
         self.failed: Counter[str] = Counter()
         self._timed_out = 0
         self.fault: Fault | None = None
+        self._errors = ErrorLog()
         self._client = new_client(
             confluent_kafka.Producer,
             {
@@ -98,7 +99,7 @@ class Producer:
                 **config.properties,
                 "delivery.report.only.error": not acknowledge_each,
                 "on_delivery": self._on_delivery,
-                "error_cb": ErrorLog(),
+                "error_cb": self._errors,
             },
         )
 
@@ -172,7 +173,8 @@ class Producer:
         try:
             self._client.poll(timeout_s)
         except KafkaException as error:
-            self.fault = FatalClientError(f"the producer cannot go on: {cause(error.args[0])}")
+            self.fault = self._fatal(error.args[0])
+        self.fault = self.fault or self._errors.fault("producer")
 
     def flush(self, *, stopped: Callable[[], bool], grace_s: float) -> None:
         """Wait until every message has its answer: at most the delivery time-out, or `grace_s` once `stopped()`."""
@@ -194,10 +196,13 @@ class Producer:
             self._left = self._unanswered()
 
     def _flush_slice(self) -> None:
+        known = self.fault
         try:
             self._client.flush(_FLUSH_SLICE_S)
         except KafkaException as error:  # a fatal error; the other reports are still to come
-            self.fault = FatalClientError(f"the producer cannot go on: {cause(error.args[0])}")
+            self.fault = self.fault or self._fatal(error.args[0])
+        self.fault = self.fault or self._errors.fault("producer")
+        if self.fault is not known:
             log.error("%s", self.fault)
 
     def _unanswered(self) -> int:
@@ -235,7 +240,8 @@ class Producer:
                 error = again
         reason: KafkaError = error.args[0]
         if reason.fatal() or reason.code() == KafkaError._FATAL:
-            self.fault = FatalClientError(f"the producer cannot go on: {cause(reason)}")
+            self._poll(0)  # has what happened, where produce() only says that it was fatal
+            self.fault = self.fault or self._fatal(reason)
             raise self.fault
         self._count_failure(reason, len(message.value), message.mark)
         return True
@@ -250,6 +256,11 @@ class Producer:
             self._note(mark)
         else:
             self._count_failure(error, len(message), mark)
+
+    def _fatal(self, error: KafkaError) -> Fault:
+        if error.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:  # no producer id for who may write to no topic
+            return TopicError(f"not authorised to write to the topic {self._topic}: {cause(error)}")
+        return FatalClientError(f"the producer cannot go on: {cause(error)}")
 
     def _count_failure(self, error: KafkaError, size_bytes: int, mark: bytes | None) -> None:
         if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and self.fault is None:

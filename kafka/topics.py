@@ -3,166 +3,286 @@
 from __future__ import annotations
 
 import concurrent.futures
+import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
 
 from .config import ClientConfig
 from .errors import ConnectError, ErrorLog, TopicError, TopicMissingError, cause, new_client
+from .handshake import tls_fault
 
 CONNECT_TIMEOUT_S = 6.0
+_SUSPICION_S = 1.5
 _POLL_S = 0.05
 _TIMESTAMP_TYPE = "message.timestamp.type"
 
 #: No retry helps against these.
 _FINAL_ERRORS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._FATAL})
+_NOT_REACHED = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
+_NOT_AUTHORISED = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+    }
+)
+_CLOSED = (
+    "the broker closes each connection without a word, as one does that asks for credentials: set KAFKA_APIKEY, or "
+    "KAFKA_USER and KAFKA_PASSWORD"
+)
+# TLS 1.3 refuses a client certificate at the first read after a handshake that went well, TLS 1.2 in the handshake
+_CLIENT_CERTIFICATE_ALERT = re.compile(r"alert (.*certificate|unknown ca|handshake failure)")
+_CERTIFICATE_REQUIRED = (
+    "the broker asks for a client certificate that it trusts: set KAFKA_CLIENT_CERT and KAFKA_CLIENT_KEY"
+)
+#: What a topic is asked for → what to do where that is not allowed.
+_MISSING_RIGHT = {
+    "describe": "not authorised for the topic {0}, or it does not exist; where the credentials allow it, create it "
+    "with: python PerfTopics.py create {0}",
+    "create": "not authorised to create the topic {0}: the credentials need the right Create, on it or on the cluster",
+    "delete": "not authorised to delete the topic {0}: the credentials need the rights Describe and Delete on it",
+    "use": "not authorised for {0}",
+}
+
+
+class Cluster(NamedTuple):
+    """A cluster that answered: its id, and broker id → host:port as advertised."""
+
+    cluster_id: str
+    brokers: Mapping[int, str]
+
+
+class TopicOffsets(NamedTuple):
+    """The first offset of a partition, and the one after its last message."""
+
+    partition: int
+    first: int
+    end: int
 
 
 @dataclass(frozen=True)
 class TopicDescription:
-    """A topic as the cluster describes it; `leaders` is partition → broker id.
+    """A topic as the cluster describes it; `leaders` is partition → broker id, `replicas` partition → (all, in sync).
 
-    `timestamp_type` is None where the topic's configuration may not be read, or was not asked for.
+    `configuration` is empty and `rights` (READ, WRITE, …) None where they may not be read, or were not asked for.
     """
 
     name: str
     topic_id: str
     leaders: Mapping[int, int]
-    timestamp_type: str | None = None
+    replicas: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    configuration: Mapping[str, str] = field(default_factory=dict)
+    rights: frozenset[str] | None = None
 
     @property
     def partitions(self) -> tuple[int, ...]:
         """The partitions' numbers."""
         return tuple(sorted(self.leaders))
 
+    @property
+    def replication_factor(self) -> int:
+        """Copies of each partition."""
+        return max((copies for copies, _ in self.replicas.values()), default=0)
+
+    @property
+    def timestamp_type(self) -> str | None:
+        """LogAppendTime or CreateTime; None where the configuration may not be read, or was not asked for."""
+        return self.configuration.get(_TIMESTAMP_TYPE)
+
 
 class Admin:
     """One administrative connection. Raises ConfigError for properties that librdkafka refuses."""
 
     def __init__(self, config: ClientConfig) -> None:
+        self._properties = config.properties
         self._brokers = config.properties["bootstrap.servers"]
         self._errors = ErrorLog()
         self._client = new_client(AdminClient, {**config.properties, "error_cb": self._errors})
 
-    def describe(self, topic: str, *, with_configuration: bool = False) -> TopicDescription:
+    def cluster(self) -> Cluster:
+        """The cluster behind the connection. Raises ConnectError that names the cause."""
+        found = self._result(self._client.describe_cluster(request_timeout=CONNECT_TIMEOUT_S), "the cluster", "use")
+        return Cluster(str(found.cluster_id), {node.id: f"{node.host}:{node.port}" for node in found.nodes})
+
+    def names(self) -> dict[str, int]:
+        """The topics that may be seen, but Kafka's own (__…): name → partitions."""
+        self.cluster()  # names the cause where there is no connection
+        try:
+            topics = self._client.list_topics(timeout=CONNECT_TIMEOUT_S).topics
+        except KafkaException as error:
+            raise self._explained(error.args[0], "the list", "use") from error
+        return {name: len(topics[name].partitions) for name in sorted(topics) if not name.startswith("__")}
+
+    def describe(self, topic: str, *, with_configuration: bool = False, with_rights: bool = False) -> TopicDescription:
         """The topic's id and partitions; never creates it, unlike a metadata request for its name.
 
         Raises ConnectError that names the cause, or TopicError when the topic is missing or not authorised.
         """
-        future = self._client.describe_topics(TopicCollection([topic]), request_timeout=CONNECT_TIMEOUT_S)[topic]
+        future = self._client.describe_topics(
+            TopicCollection([topic]), request_timeout=CONNECT_TIMEOUT_S, include_authorized_operations=with_rights
+        )[topic]
         found = self._result(future, topic)
-        leaders = {partition.id: partition.leader.id if partition.leader else -1 for partition in found.partitions}
-        timestamp_type = self._timestamp_type(topic) if with_configuration else None
-        return TopicDescription(topic, str(found.topic_id), leaders, timestamp_type)
+        rights = found.authorized_operations
+        return TopicDescription(
+            topic,
+            str(found.topic_id),
+            leaders={entry.id: entry.leader.id if entry.leader else -1 for entry in found.partitions},
+            replicas={entry.id: (len(entry.replicas), len(entry.isr)) for entry in found.partitions},
+            configuration=self._configuration(topic) if with_configuration else {},
+            rights=frozenset(right.name for right in rights) if rights else None,
+        )
+
+    def offsets(self, topic: TopicDescription) -> list[TopicOffsets]:
+        """First and end offset of each partition, asked of the partitions' leaders. Raises as `describe` does."""
+        first, end = (self._offsets(topic, kind) for kind in (OffsetSpec.earliest, OffsetSpec.latest))
+        return [TopicOffsets(number, first[number], end[number]) for number in topic.partitions]
+
+    def may_read_in_group(self, group: str) -> bool | None:
+        """Whether the credentials may join the group; None where the cluster does not tell."""
+        future = self._client.describe_consumer_groups(
+            [group], request_timeout=CONNECT_TIMEOUT_S, include_authorized_operations=True
+        )[group]
+        try:
+            rights = self._result(future, f"the group {group}", "use").authorized_operations
+        except TopicError:
+            return False
+        return None if not rights else "READ" in {right.name for right in rights}
 
     def create(self, topic: str, *, partitions: int, replication_factor: int, timestamp_type: str) -> bool:
         """Create the topic. False: it was there already, the same way.
 
-        Raises TopicError when it is, or came to be, with another number of partitions or timestamp type, or is refused.
+        Raises TopicError when it is, or came to be, with another number of partitions or copies (-1: the cluster's
+        default) or timestamp type, or is refused.
         """
         wanted = NewTopic(topic, partitions, replication_factor, config={_TIMESTAMP_TYPE: timestamp_type})
-        return self._create(wanted, partitions=partitions, timestamp_type=timestamp_type)
+        return self._create(wanted, partitions, timestamp_type, replication_factor)
 
     def create_for_clock(self, topic: str) -> bool:
         """Create a LogAppendTime topic of which each broker leads a partition. False: it was there already.
 
         Raises TopicError as `create` does.
         """
-        cluster = self._client.describe_cluster(request_timeout=CONNECT_TIMEOUT_S)
-        brokers = [[node.id] for node in self._result(cluster, topic).nodes]
+        brokers = [[number] for number in self.cluster().brokers]
         config = {_TIMESTAMP_TYPE: "LogAppendTime", "retention.ms": "3600000"}
         wanted = NewTopic(topic, len(brokers), replica_assignment=brokers, config=config)
-        return self._create(wanted, partitions=len(brokers), timestamp_type="LogAppendTime")
-
-    def _create(self, wanted: NewTopic, *, partitions: int, timestamp_type: str) -> bool:
-        topic = str(wanted.topic)
-        future = self._client.create_topics([wanted], request_timeout=CONNECT_TIMEOUT_S)[topic]
-        try:
-            self._result(future, topic)
-        except _TopicExists:
-            self._require_same(topic, partitions=partitions, timestamp_type=timestamp_type)
-            return False
-        self._await_visible(topic)
-        self._require_same(topic, partitions=partitions, timestamp_type=timestamp_type)  # some services ignore it
-        return True
+        return self._create(wanted, len(brokers), "LogAppendTime")
 
     def delete(self, topic: str) -> None:
-        """Delete the topic. Raises TopicError."""
-        self._result(self._client.delete_topics([topic], request_timeout=CONNECT_TIMEOUT_S)[topic], topic)
+        """Delete the topic, and wait until it is gone. Raises TopicError."""
+        future = self._client.delete_topics([topic], request_timeout=CONNECT_TIMEOUT_S)[topic]
+        self._result(future, topic, "delete")
+        self._await(lambda: not self._is_there(topic))
 
-    def _require_same(self, topic: str, *, partitions: int, timestamp_type: str) -> None:
-        found = self.describe(topic, with_configuration=True)
-        pairs = [
-            ("partitions", len(found.partitions), partitions),
-            (_TIMESTAMP_TYPE, found.timestamp_type or timestamp_type, timestamp_type),  # None: not ours to read
-        ]
-        differences = [f"{name} is {has}, not {wanted}" for name, has, wanted in pairs if has != wanted]
-        if differences:
-            raise TopicError(f"the topic {topic} is there, but {' and '.join(differences)}")
+    def _create(self, wanted: NewTopic, partitions: int, timestamp_type: str, replication_factor: int = -1) -> bool:
+        topic = str(wanted.topic)
 
-    def _await_visible(self, topic: str) -> None:
-        """A topic just created is unknown to some brokers for a moment."""
+        def require_same() -> None:
+            found = self.describe(topic, with_configuration=True)
+            pairs = [
+                ("partitions", len(found.partitions), partitions),
+                ("replication factor", found.replication_factor, replication_factor),
+                (_TIMESTAMP_TYPE, found.timestamp_type or timestamp_type, timestamp_type),  # None: not ours to read
+            ]
+            differences = [f"{name} is {has}, not {asked}" for name, has, asked in pairs if asked not in (has, -1)]
+            if differences:
+                raise TopicError(f"the topic {topic} is there, but {' and '.join(differences)}")
+
+        future = self._client.create_topics([wanted], request_timeout=CONNECT_TIMEOUT_S)[topic]
+        try:
+            self._result(future, topic, "create")
+        except _TopicExists:
+            require_same()
+            return False
+        self._await(lambda: self._is_there(topic))
+        require_same()  # some services ignore what they do not let their users choose
+        return True
+
+    def _is_there(self, topic: str) -> bool:
+        try:
+            self.describe(topic)
+        except TopicError:
+            return False
+        return True
+
+    def _await(self, condition: Callable[[], bool]) -> None:
+        """A topic just made is unknown to some brokers for a moment, and one just deleted is still known."""
         deadline = time.monotonic() + CONNECT_TIMEOUT_S
-        while True:
-            try:
-                self.describe(topic)
-                return
-            except TopicError:
-                if time.monotonic() > deadline:
-                    raise
-                self._client.poll(_POLL_S)
+        while not condition() and time.monotonic() < deadline:
+            self._client.poll(_POLL_S)
 
-    def _timestamp_type(self, topic: str) -> str | None:
+    def _configuration(self, topic: str) -> dict[str, str]:
         resource = ConfigResource(ResourceType.TOPIC, topic)
         future = self._client.describe_configs([resource], request_timeout=CONNECT_TIMEOUT_S)[resource]
         try:
-            return str(self._result(future, topic)[_TIMESTAMP_TYPE].value)
-        except (TopicError, KeyError):
-            return None
+            return {name: str(entry.value) for name, entry in self._result(future, topic).items()}
+        except TopicError:
+            return {}
 
-    def _result(self, future: concurrent.futures.Future[Any], topic: str) -> Any:
+    def _offsets(self, topic: TopicDescription, kind: Callable[[], OffsetSpec]) -> dict[int, int]:
+        asked = {TopicPartition(topic.name, number): kind() for number in topic.partitions}
+        futures = self._client.list_offsets(asked, request_timeout=CONNECT_TIMEOUT_S)
+        return {place.partition: self._result(future, topic.name).offset for place, future in futures.items()}
+
+    def _result(self, future: concurrent.futures.Future[Any], topic: str, action: str = "describe") -> Any:
         """Wait for an answer; polls meanwhile, because causes of a failure arrive only at error_cb."""
-        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        start_s, asked = time.monotonic(), False
         while not future.done():
             self._client.poll(_POLL_S)
-            final = [error for error in self._errors.errors if error.code() in _FINAL_ERRORS]
-            if final or time.monotonic() > deadline:
+            final = [error for error in self._errors.errors if _is_final(error)]
+            waited_s = time.monotonic() - start_s
+            if final or waited_s > CONNECT_TIMEOUT_S:
                 raise self._connect_error(final)
+            if self._errors.errors and waited_s > _SUSPICION_S and not asked:
+                asked = True  # a wrong security.protocol never gets better, and librdkafka has no error for it
+                if fault := self._tls_fault(""):
+                    raise ConnectError(f"cannot connect to {self._brokers}: {fault}")
         try:
             return future.result()
         except KafkaException as error:
-            raise self._explained(error.args[0], topic) from error
+            raise self._explained(error.args[0], topic, action) from error
 
     def _connect_error(self, final: list[KafkaError]) -> ConnectError:
-        errors = final or [error for error in self._errors.errors if error.code() != KafkaError._ALL_BROKERS_DOWN]
-        reason = cause(errors[-1]) if errors else f"no answer within {CONNECT_TIMEOUT_S:g} s"
+        errors = self._errors.errors
+        named = final or [error for error in errors if error.code() != KafkaError._ALL_BROKERS_DOWN]
+        reason = cause(named[-1]) if named else _CLOSED if errors else f"no answer within {CONNECT_TIMEOUT_S:g} s"
+        if _CLIENT_CERTIFICATE_ALERT.search(reason):
+            reason = f"{_CERTIFICATE_REQUIRED} ({reason})"
+        elif not named or named[-1].code() in (KafkaError._SSL, KafkaError._TRANSPORT):
+            reason = self._tls_fault(reason) or reason
         return ConnectError(f"cannot connect to {self._brokers}: {reason}")
 
-    def _explained(self, error: KafkaError, topic: str) -> Exception:
+    def _tls_fault(self, reason: str) -> str | None:
+        """What TLS has to do with it, asked of the broker that `reason` names, which may not be the first one."""
+        address = re.match(r"(?:\w+://)?([^/\s]+)/", reason)
+        return tls_fault(self._properties, address[1] if address else self._brokers.split(",")[0])
+
+    def _explained(self, error: KafkaError, topic: str, action: str) -> Exception:
         code = error.code()
         if code == KafkaError.TOPIC_ALREADY_EXISTS:
             return _TopicExists(topic)
         if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            return TopicMissingError(
-                f"the topic {topic} does not exist; create it with: python PerfTopics.py create {topic}"
-            )
-        if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            return TopicError(
-                f"not authorised for the topic {topic}, or it does not exist; where the credentials allow it, "
-                f"create it with: python PerfTopics.py create {topic}"
-            )
-        if code in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
+            hint = f"; create it with: python PerfTopics.py create {topic}" if action == "describe" else ""
+            return TopicMissingError(f"the topic {topic} does not exist{hint}")
+        if code in _NOT_AUTHORISED:
+            return TopicError(_MISSING_RIGHT[action].format(topic))
+        if code in _NOT_REACHED:
             return self._connect_error([])
         return TopicError(f"topic {topic}: {cause(error)}")
+
+
+def _is_final(error: KafkaError) -> bool:
+    return error.code() in _FINAL_ERRORS or _CLIENT_CERTIFICATE_ALERT.search(error.str()) is not None
 
 
 class _TopicExists(TopicError):

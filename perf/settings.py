@@ -84,6 +84,8 @@ class Settings:
     partitions: int = 1
     replication_factor: int = -1
     timestamp_type: str = "LogAppendTime"
+    input_topic: str | None = None
+    output_topic: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -197,6 +199,16 @@ def property_pair(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def brokers(text: str) -> str:
+    """host:port, comma-separated; without a port it is Kafka's 9092. An IPv6 address stands in brackets."""
+    places = [place.strip() for place in text.split(",")]
+    for place in places:
+        match = re.fullmatch(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\])(?::([0-9]{1,5}))?", place)
+        if not match or not 1 <= int(match[1] or 9092) <= 65535:
+            raise ValueError("host:port of each broker, comma-separated, such as broker-1:9092,broker-2:9092")
+    return ",".join(places)
+
+
 def name_of(text: str) -> str:
     """A topic or group name."""
     if not text.strip() or text.strip() != text or len(text) > 249:
@@ -279,7 +291,7 @@ _TRACING, _RUN, _ENDING, _OUTPUT, _TOPICS = "tracing", "one run of many processe
 
 # fmt: off
 _OPTIONS = (
-    Option("brokers", "--brokers", "KAFKA_BROKERS", _CONNECTION, name_of, "required",
+    Option("brokers", "--brokers", "KAFKA_BROKERS", _CONNECTION, brokers, "required",
            "host:port of the brokers, comma-separated"),
     Option("config", "--config", "", _CONNECTION, property_pair, "none",
            "any librdkafka property as K=V (may be repeated); no secrets here", repeats=True),
@@ -346,6 +358,10 @@ _OPTIONS = (
     Option("timestamp_type", "--timestamp-type", "TIMESTAMP_TYPE", _TOPICS, one_of("LogAppendTime", "CreateTime"),
            "LogAppendTime",
            "message.timestamp.type of the topics"),
+    Option("input_topic", "--input", "INPUT_TOPIC", _TOPICS, topic_name, "none",
+           "the topic that the producer sends to"),
+    Option("output_topic", "--output", "OUTPUT_TOPIC", _TOPICS, topic_name, "none",
+           "the topic that the streams operator writes its results to"),
 )
 # fmt: on
 OPTIONS: Mapping[str, Option] = {option.field: option for option in _OPTIONS}

@@ -171,7 +171,7 @@ def test_a_taken_port_leads_to_other_ports(monkeypatch: pytest.MonkeyPatch) -> N
     """Where another program listens on a chosen port, the broker starts on others."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken: int = other.getsockname()[1]
-        first, second = (random.SystemRandom().sample(demo.broker.PORTS, 3) for _ in range(2))
+        first, second = (random.SystemRandom().sample(demo.broker.PORTS, 4) for _ in range(2))
         choices = iter([[taken, *first[1:]], second])
         monkeypatch.setattr(random.SystemRandom, "sample", lambda *_: next(choices))
         with EmbeddedBroker() as broker:

@@ -8,14 +8,13 @@ import signal
 import statistics
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from harness import TIMEOUT_S, Cluster, Scripts
 
 pytestmark = pytest.mark.integration
 
-Wait = Callable[[Callable[[], bool]], None]
 PARTITIONS, PRODUCERS, CONSUMERS, EACH = 6, 4, 3, 5_000
 
 
@@ -81,7 +80,7 @@ def figure(report: str, name: str) -> str:
     return found[1]
 
 
-def test_a_killed_consumer_costs_nothing(run: Run, await_condition: Wait) -> None:
+def test_a_killed_consumer_costs_nothing(run: Run) -> None:
     """Four producers, three consumers, one of which is killed and comes back: the merged result equals the topic."""
     consumers = [run.consumer(index) for index in range(CONSUMERS)]
     producers = [run.producer(index) for index in range(PRODUCERS)]

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import confluent_kafka
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka import Producer as RawProducer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kafka.config import MECHANISMS, SECRET_PROPERTIES, VARIABLES, ClientConfig, Credentials, client_config
+from demo.broker import issue_certificate
+from kafka import java
+from kafka.config import ALIASES, MECHANISMS, SECRET_PROPERTIES, VARIABLES, ClientConfig, client_config, pem_text
 from kafka.consumer import Consumer
 from kafka.errors import ConfigError
+from kafka.java import JAVA_SECRETS
 from kafka.producer import Producer
 from kafka.topics import Admin
 
-PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+CERTIFICATE, OTHER = (issue_certificate(host_name=name) for name in ("localhost", "client"))
+PEM = CERTIFICATE.ca_pem
+CHAIN, CLIENT_KEY = OTHER.chain_pem, OTHER.private_key_pem
 NOBODY = "localhost:1"
 SECRET = "S3CR3T"
 
@@ -100,10 +108,23 @@ def test_an_absent_pem_cert_is_said(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_each_mechanism_carries_user_and_secret(mechanism: str) -> None:
     """Every entry of the table gives properties that librdkafka takes, with the user and the secret in them."""
-    found = client_config({**SCRAM, "KAFKA_SASL_MECHANISM": mechanism}, brokers=NOBODY)
+    variables = {**MECHANISMS[mechanism].required, **MECHANISMS[mechanism].optional}
+    values = {name: f"https://{number}=x" for number, name in enumerate(variables.values())}
+    found = client_config({**values, "KAFKA_SASL_MECHANISM": mechanism}, brokers=NOBODY)
     assert found.properties["sasl.mechanism"] == mechanism
-    assert {"alice", "pw"} <= set(found.properties.values())
+    assert {name: found.properties[name] for name in variables} == {
+        name: values[variable] for name, variable in variables.items()
+    }
     Admin(found)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_each_variable_that_a_mechanism_needs_is_asked_for(mechanism: str) -> None:
+    """Without a required variable the configuration is refused, and the variable is named."""
+    required = MECHANISMS[mechanism].required.values()
+    for left_out in set(required) - {"KAFKA_USER"}:  # which has a default
+        given = {name: "https://x" for name in required if name != left_out}
+        assert left_out in refusal({**given, "KAFKA_SASL_MECHANISM": mechanism})
 
 
 def test_kafka_cert_comes_before_pem_cert(tmp_path: Path, pem: str) -> None:
@@ -202,9 +223,14 @@ def test_bytes_that_are_no_text_are_no_certificate(tmp_path: Path) -> None:
     [
         ({"KAFKA_SASL_MECHANISM": "GSSAPI", **KEY}, "KAFKA_SASL_MECHANISM=GSSAPI"),
         ({"KAFKA_SASL_MECHANISM": "plain", **KEY}, "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"),
-        ({"KAFKA_SASL_MECHANISM": "SCRAM-SHA-512"}, "KAFKA_SASL_MECHANISM is set, but neither"),
-        ({"KAFKA_USER": "alice"}, "KAFKA_USER is set, but neither KAFKA_PASSWORD nor KAFKA_APIKEY"),
-        ({"KAFKA_USER": "alice", "KAFKA_PASSWORD": ""}, "KAFKA_USER is set, but neither"),
+        ({"KAFKA_SASL_MECHANISM": "SCRAM-SHA-512"}, "SCRAM-SHA-512 needs KAFKA_PASSWORD or KAFKA_APIKEY"),
+        ({"KAFKA_USER": "alice"}, "PLAIN needs KAFKA_PASSWORD or KAFKA_APIKEY"),
+        ({"KAFKA_USER": "alice", "KAFKA_PASSWORD": ""}, "PLAIN needs KAFKA_PASSWORD or KAFKA_APIKEY"),
+        ({"KAFKA_OAUTH_CLIENT_ID": "me"}, "set KAFKA_SASL_MECHANISM=OAUTHBEARER"),
+        ({**SCRAM, "KAFKA_SASL_MECHANISM": "OAUTHBEARER"}, "KAFKA_USER is set"),
+        ({"KAFKA_CLIENT_CERT": CHAIN}, "both KAFKA_CLIENT_CERT and KAFKA_CLIENT_KEY"),
+        ({"KAFKA_CLIENT_KEY": CLIENT_KEY}, "both KAFKA_CLIENT_CERT and KAFKA_CLIENT_KEY"),
+        ({"KAFKA_CLIENT_KEY_PASSWORD": "x"}, "both KAFKA_CLIENT_CERT and KAFKA_CLIENT_KEY"),
     ],
 )
 def test_half_of_the_credentials_is_refused(environment: dict[str, str], named: str) -> None:
@@ -312,6 +338,116 @@ def test_verification_may_be_switched_on(name: str, value: str) -> None:
     assert properties({}, (name, value))[name] == value
 
 
+OAUTH = {
+    "KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+    "KAFKA_OAUTH_TOKEN_URL": "https://id.example/token",
+    "KAFKA_OAUTH_CLIENT_ID": "perf",
+    "KAFKA_OAUTH_CLIENT_SECRET": SECRET,
+}
+
+
+def test_a_token_is_never_sent_or_fetched_in_clear() -> None:
+    """OAUTHBEARER needs TLS to the broker, and https to the token endpoint."""
+    assert "in clear" in refusal(OAUTH, ("security.protocol", "SASL_PLAINTEXT"))
+    assert "https address" in refusal({**OAUTH, "KAFKA_OAUTH_TOKEN_URL": "http://id.example/token"})
+
+
+# ------------------------------------------------------------------------------------- certificates as path and text
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        lambda text: text,
+        lambda text: text.strip(),
+        lambda text: text.replace("\n", "\\n"),
+        lambda text: text.replace("\n", "\\r\\n"),
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("\n", " "),
+        lambda text: f"\n  {text}",
+    ],
+    ids=["as it is", "stripped", "escaped", "escaped Windows", "Windows", "blanks", "indented"],
+)
+def test_certificates_may_be_given_as_text(spelling: Callable[[str], str]) -> None:
+    """PEM text with real, escaped or lost line ends, and several certificates in it, is what librdkafka takes."""
+    two = PEM + OTHER.ca_pem
+    environment = {"KAFKA_CERT": two, "KAFKA_CLIENT_CERT": CHAIN, "KAFKA_CLIENT_KEY": CLIENT_KEY}
+    found = client_config({name: spelling(text) for name, text in environment.items()}, brokers=NOBODY)
+    assert found.properties["ssl.ca.pem"] == two
+    assert found.properties["ssl.certificate.pem"] == CHAIN
+    assert found.properties["ssl.key.pem"] == CLIENT_KEY
+    assert found.properties["security.protocol"] == "SSL"
+    Admin(found)
+
+
+def test_certificate_and_key_from_files(tmp_path: Path) -> None:
+    """Paths are handed to librdkafka as paths; a _FILE variable's text and a password as text."""
+    chain, key = written(tmp_path / "chain.pem", CHAIN), written(tmp_path / "key.pem", CLIENT_KEY)
+    found = properties({"KAFKA_CLIENT_CERT": chain, "KAFKA_CLIENT_KEY": key, "KAFKA_CLIENT_KEY_PASSWORD": "pw"})
+    assert (found["ssl.certificate.location"], found["ssl.key.location"]) == (chain, key)
+    assert found["ssl.key.password"] == "pw"
+    found = properties({"KAFKA_CLIENT_CERT": chain, "KAFKA_CLIENT_KEY_FILE": key})
+    assert found["ssl.key.pem"] == CLIENT_KEY
+    assert "ssl.key.location" not in found
+
+
+def test_comments_between_certificates_may_be_in_any_language(tmp_path: Path) -> None:
+    """A bundle of CA certificates with names beside them, in letters that are not ASCII, is taken."""
+    bundle = written(tmp_path / "bundle.pem", f"# Főtanúsítvány\n{PEM}\n# Zertifikat für alle\n{OTHER.ca_pem}")
+    Admin(client_config({"KAFKA_CERT": bundle}, brokers=NOBODY))
+
+
+def test_old_encrypted_keys_keep_their_header_lines() -> None:
+    """The lines of a key as OpenSSL once encrypted it stay apart."""
+    key = (
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n"
+        "-----END RSA PRIVATE KEY-----\n"
+    )
+    assert pem_text(key) == pem_text(key.replace("\n", "\\n")) == key
+
+
+@pytest.mark.parametrize("name", ["KAFKA_CERT", "PEM_CERT", "KAFKA_CLIENT_CERT", "KAFKA_OAUTH_CERT"])
+def test_a_damaged_certificate_is_named(tmp_path: Path, name: str) -> None:
+    """A certificate cut short is told before anything is connected, as a file with its path and as a text."""
+    cut = PEM[:200] + "\n-----END CERTIFICATE-----\n"
+    path = written(tmp_path / "ca.pem", cut)
+    assert refusal({name: path}).startswith(f"{name}: {path} is damaged")
+    assert refusal({name: cut}).startswith(f"{name}: the PEM text is damaged")
+
+
+def test_a_key_is_never_shown() -> None:
+    """A private key in the wrong variable, or damaged, is in no message."""
+    for environment in ({"KAFKA_CERT": CLIENT_KEY}, {"KAFKA_CLIENT_KEY": CLIENT_KEY.replace("PRIVATE", "PUBLIC")}):
+        assert CLIENT_KEY.splitlines()[1] not in refusal(environment)
+    damaged = CLIENT_KEY.splitlines()[0] + f"\n{SECRET}\n" + CLIENT_KEY.splitlines()[-1]
+    with pytest.raises(ConfigError) as caught:
+        Admin(client_config({"KAFKA_CLIENT_CERT": CHAIN, "KAFKA_CLIENT_KEY": damaged}, brokers=NOBODY))
+    assert SECRET not in str(caught.value) + repr(caught.value.__cause__)
+    assert "ssl.key.pem" in str(caught.value)
+
+
+def test_a_certificates_path_replaces_its_text(tmp_path: Path) -> None:
+    """A later source replaces a certificate, also where one is a path and the other a text."""
+    file = written(tmp_path / "f", "ssl.ca.location=/from/file\n")
+    found = properties({"KAFKA_CERT": PEM, "KAFKA_CONFIG_FILE": file})
+    assert found["ssl.ca.location"] == "/from/file"
+    assert "ssl.ca.pem" not in found
+
+
+def test_the_token_endpoint_is_verified_by_the_systems_certificates(monkeypatch: pytest.MonkeyPatch, pem: str) -> None:
+    """Without KAFKA_OAUTH_CERT the CA certificates that OpenSSL uses here are handed on; with it only that."""
+    monkeypatch.setenv("SSL_CERT_FILE", pem)
+    assert properties(OAUTH)["https.ca.location"] == pem
+    found = properties({**OAUTH, "KAFKA_OAUTH_CERT": PEM})
+    assert found["https.ca.pem"] == PEM
+    assert "https.ca.location" not in found
+
+
+def test_the_protocol_can_be_given_as_a_variable() -> None:
+    """KAFKA_SECURITY_PROTOCOL decides where nothing else tells, for example TLS by a public CA without credentials."""
+    assert properties({"KAFKA_SECURITY_PROTOCOL": "SSL"})["security.protocol"] == "SSL"
+
+
 @pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "sasl_plaintext", "PLAINTEXT"])
 @pytest.mark.parametrize("mechanism_property", ["sasl.mechanism", "sasl.mechanisms"])
 def test_plain_without_tls_is_refused(tmp_path: Path, protocol: str, mechanism_property: str) -> None:
@@ -363,8 +499,20 @@ def test_properties_that_do_not_go_together_are_configuration_errors() -> None:
 secrets = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=8).map(
     lambda text: f"{SECRET}{text}{SECRET}"
 )
-secret_variables = st.sampled_from(["KAFKA_APIKEY", "KAFKA_PASSWORD", "KAFKA_APIKEY_FILE", "KAFKA_PASSWORD_FILE"])
-secret_properties = st.sampled_from(sorted(SECRET_PROPERTIES))
+secret_variables = st.sampled_from(
+    [
+        name
+        for secret in (
+            "KAFKA_APIKEY",
+            "KAFKA_PASSWORD",
+            "KAFKA_CLIENT_KEY",
+            "KAFKA_CLIENT_KEY_PASSWORD",
+            "KAFKA_OAUTH_CLIENT_SECRET",
+        )
+        for name in (secret, f"{secret}_FILE")
+    ]
+)
+secret_properties = st.sampled_from(sorted(SECRET_PROPERTIES | JAVA_SECRETS))
 other_properties = st.sampled_from(
     [
         ("security.protocol", "SASL_PLAINTEXT"),
@@ -374,7 +522,7 @@ other_properties = st.sampled_from(
         ("a", "b"),
     ]
 )
-mechanisms = st.sampled_from(["", "PLAIN", "SCRAM-SHA-512", "OTHER"])
+mechanisms = st.sampled_from(["", "PLAIN", "SCRAM-SHA-512", "OAUTHBEARER", "OTHER"])
 
 
 @settings(max_examples=300)
@@ -419,17 +567,62 @@ def test_no_secret_is_ever_shown(  # noqa: PLR0917 (hypothesis gives them by nam
     assert SECRET not in "".join(shown)
 
 
-def test_credentials_do_not_show_their_secret() -> None:
-    """The pair that the mechanisms get can be printed."""
-    assert repr(Credentials("alice", SECRET)) == "Credentials(user='alice')"
-
-
 def test_redaction_keeps_everything_else() -> None:
     """A redacted configuration has the same properties, and only secrets are replaced."""
     config = client_config(KEY, brokers="b:1", overrides=[("linger.ms", "5")])
     changed = {name for name, value in config.redacted().items() if value != config.properties[name]}
     assert list(config.redacted()) == list(config.properties)
     assert changed == {"sasl.password"}
+
+
+@pytest.fixture(scope="module")
+def documented(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """librdkafka's properties as the library itself documents them: name → description."""
+    libraries = list(Path(confluent_kafka.__file__).parent.parent.glob("confluent_kafka.libs/librdkafka*"))
+    if not libraries:
+        pytest.skip("this build of confluent-kafka has no librdkafka of its own to ask")
+    path = tmp_path_factory.mktemp("librdkafka") / "properties"
+    c = ctypes.CDLL(None)
+    c.fopen.restype = ctypes.c_void_p
+    file = ctypes.c_void_p(c.fopen(str(path).encode(), b"w"))
+    ctypes.CDLL(str(libraries[0])).rd_kafka_conf_properties_show(file)
+    c.fclose(file)
+    rows = [line.split("|") for line in path.read_text().splitlines() if line.count("|") > 4]
+    found = {row[0].strip(): row[-1].strip() for row in rows}
+    assert len(found) > 100
+    return found
+
+
+def test_every_alias_of_librdkafka_is_known(documented: dict[str, str]) -> None:
+    """Two names of one property cannot stand beside each other: one of them is refused, or becomes the other."""
+    for name, meaning in documented.items():
+        if match := re.search(r"Alias for `([^`]+)`", meaning):
+            pair = {name, match[1]}
+            refused = [one for one in pair if "cannot be set" in outcome(one)]
+            assert len(refused) == 2 or any(ALIASES.get(one) in pair for one in pair), pair
+
+
+def outcome(name: str) -> str:
+    """What is said of a --config with this property; "" where it is taken."""
+    try:
+        properties({}, (name, "1"))
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def test_every_property_that_sounds_secret_is_treated_as_one(documented: dict[str, str]) -> None:
+    """A password, passphrase, secret or private key among librdkafka's properties is redacted and refused as a flag."""
+    sounding = {name for name in documented if re.search(r"password|passphrase|secret|key\.pem", name)}
+    assert sounding <= SECRET_PROPERTIES
+    assert len(sounding) > 5
+
+
+def test_the_java_clients_names_are_not_librdkafkas(documented: dict[str, str]) -> None:
+    """What is translated, refused or left out as a word of the Java client is no property of librdkafka."""
+    shared = {"ssl.keystore.location"}  # looked at because of its type
+    assert not (java.NAMES - shared) & documented.keys()
+    assert not [name for name in documented if java.has_no_meaning(name)]
 
 
 def test_every_secret_property_exists_in_librdkafka() -> None:

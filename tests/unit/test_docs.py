@@ -52,6 +52,21 @@ def test_connection_variables_and_mechanisms() -> None:
         assert f"`{mechanism}`" in README.partition("SASL mechanisms:")[2]
 
 
+def test_env_example_has_each_connection_variable() -> None:
+    """.env.example has each variable of the connection once, under its meaning, and nothing is set in it."""
+    lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
+    named = [line[2:].partition("=")[0] for line in lines if re.match(r"# [A-Z_]+=", line)]
+    assert named == ["KAFKA_BROKERS", *(variable.name for variable in VARIABLES)]
+    assert all(not line or line.startswith("#") for line in lines)
+    for variable in VARIABLES:
+        assert lines[lines.index(f"# {variable.meaning}") + 1].startswith(f"# {variable.name}="), variable.name
+
+
+def test_git_ignores_the_file_with_the_secrets() -> None:
+    """.env is never committed by accident."""
+    assert ".env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
 def test_exit_codes() -> None:
     """The README's table of exit codes has each that the scripts use, and no other."""
     shown = {int(number) for row in rows(section("Exit codes")) for number in row[0].split(",")}
@@ -127,7 +142,11 @@ def anchors(page: Path) -> set[str]:
 
 def test_links_and_files() -> None:
     """Each file that the README or a page of docs/ links to is there, and each file that the README lists."""
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"):
+    for page in (
+        ROOT / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+        *map(ROOT.joinpath, ("CONTRIBUTING.md", "SECURITY.md")),
+    ):
         for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"

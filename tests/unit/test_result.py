@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import threading
@@ -268,3 +269,15 @@ def test_an_empty_run_has_a_result_too(tmp_path: Path) -> None:
     found = result.read(path)
     assert isinstance(found, ConsumerResult)
     assert found.summary.delta_ms == Distribution(count=0)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o000, 0o666)])
+def test_a_result_file_respects_the_umask(tmp_path: Path, mask: int, mode: int) -> None:
+    """A result is readable by whom the umask lets read it, also where it replaces an older one."""
+    before = os.umask(mask)
+    try:
+        for _ in range(2):
+            result.write(tmp_path / "r.json", consumer_result([1], []))
+            assert (tmp_path / "r.json").stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)

@@ -80,6 +80,7 @@ def test_every_variable_gives_what_its_flag_gives(field: str, tmp_path: Path) ->
         "warmup": "30s", "fail_if": "p99 > 1s", "stamp": "intended", "trace": "header:mark", "run_id": "run-7",
         "clock_topic": "a-clock",
         "partitions": "6", "replication_factor": "3", "timestamp_type": "CreateTime",
+        "input_topic": "in", "output_topic": "out",
     }  # fmt: skip
     option, text = OPTIONS[field], texts[field]
     dotenv = tmp_path / ".env"
@@ -330,7 +331,23 @@ BAD_VALUES = [
     *[("GROUP_ID", value, "1 to 249") for value in (" ", " g", "g" * 250)],
     *[(name, value, "whole number") for name in ("PARTITIONS", "REPLICATION_FACTOR") for value in ("0", "-1", "1.5")],
     *[("TIMESTAMP_TYPE", value, "LogAppendTime or CreateTime") for value in ("logappendtime", "0", "LogAppendTime ")],
-    *[("KAFKA_BROKERS", value, "1 to 249") for value in (" ", " broker:9092")],
+    *[
+        ("KAFKA_BROKERS", value, "host:port of each broker")
+        for value in (
+            " ",
+            ",",
+            "a:1,,b:2",
+            "localhost:abc",
+            "http://host:9092",
+            "host:",
+            "host:0",
+            "host:65536",
+            "::1",
+            "a b:1",
+            "a:1;b:2",
+            "SASL_SSL://host:9093",
+        )
+    ],
 ]
 
 
@@ -668,3 +685,11 @@ def test_a_report_needs_no_brokers(tmp_path: Path) -> None:
     refused = run_script("PerfReport.py", "absent.json", cwd=tmp_path, FAIL_IF="p99 > 1s; p98 > 1s")
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: FAIL_IF: p98 > 1s is not allowed: it takes")
+
+
+@pytest.mark.parametrize(
+    "value", ["b:1", "b", "b-1.x_y:9092,10.0.0.1:65535", "[::1]:9092", "[fe80::1%eth0]", "a:1, b:2"]
+)
+def test_brokers_are_hosts_with_ports(value: str) -> None:
+    """Names, IPv4 and bracketed IPv6 addresses, with or without a port, are taken; blanks after commas are left out."""
+    assert load(environment={"KAFKA_BROKERS": value}).brokers == value.replace(" ", "")
