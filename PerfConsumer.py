@@ -48,7 +48,7 @@ def main() -> int:
     """The stages in order; returns the exit code."""
     options = settings.from_command_line(__file__, FIELDS, __doc__, EXAMPLES, VARIABLES)
     from kafka.consumer import Consumer
-    from kafka.topics import Admin
+    from kafka.topics import Admin, TopicWatch
     from perf.meter import Meter, Shares
     from perf.payload import reader_for
     from perf.progress import Progress
@@ -57,7 +57,7 @@ def main() -> int:
     _check_combinations(options)
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
     admin = Admin(config)
-    partitions = admin.describe(options.topic).partitions
+    topic = admin.describe(options.topic)
     member = _join(options, config)
     clock = _clock_offsets(admin, config, options.clock_topic, WallClock())  # before reading: it takes its time
     if member is None:
@@ -68,13 +68,14 @@ def main() -> int:
     consumer = Consumer(
         config,
         options.topic,
-        partitions=partitions,
+        partitions=topic.partitions,
         start=options.start,
         group=options.group or (f"performance-test-{options.run_id}" if member else None),
         isolation=options.isolation,
         owner=meter if isinstance(meter, Shares) else None,
     )
-    process.log.info("reading topic %s (partitions: %d) from %s", options.topic, len(partitions), options.start)
+    process.log.info("reading topic %s (partitions: %d) from %s", options.topic, len(topic.partitions), options.start)
+    watch = TopicWatch(admin, topic, on_fault=consumer.fail, on_partitions=consumer.add)
     stop, progress, started_at = process.Stop().listen(), Progress(options.count), process.now()
     output, started_s, outcome = process.Output(stop, progress.write), time.monotonic(), 0
     gc.freeze()
@@ -85,6 +86,7 @@ def main() -> int:
         progress.close()
         outcome = process.failure(error)
     elapsed_s = time.monotonic() - started_s
+    watch.stop()
     progress.close()
     statistics = meter.total()
     statistics.clock = clock
@@ -260,6 +262,9 @@ def _without_measurement(statistics: Statistics, consumer: Consumer, options: Se
     if statistics.read:
         process.log.error("none of the %d messages read could be measured: see the counters below", statistics.read)
         return process.ExitCode.NO_MEASUREMENT
+    if options.run_id:
+        process.log.info("this process had nothing to read; whether the run is valid, PerfReport.py --run tells")
+        return process.ExitCode.DONE
     try:
         offsets = [f"partition {at.partition}: first {at.first}, end {at.end}" for at in consumer.offsets()]
     except Fault as fault:

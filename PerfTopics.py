@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FIELDS = (
     "brokers", "config", "partitions", "replication_factor", "timestamp_type",
-    "input_topic", "output_topic", "group", "clock_topic",
+    "input_topic", "output_topic", "group", "clock_topic", "runs_topic", "results_topic",
 )  # fmt: skip
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./PerfTopics.py create input output
@@ -30,7 +30,14 @@ EXAMPLES = """\
   ./PerfTopics.py check --input input --output output      # may a measurement begin? exit code 3 if not
   ./PerfTopics.py list | ./PerfTopics.py describe input output | ./PerfTopics.py delete input output --yes
   ./PerfTopics.py clock                                    # a topic for probes of the brokers' clocks
+  ./PerfTopics.py runs                                     # topics by which the processes of a run find each other
 """
+#: Commands that take no names → what to use instead.
+_NAMED_BY_FLAGS = {
+    "list": "",
+    "check": "; use --input and --output",
+    "runs": "; use --runs-topic and --results-topic",
+}
 _SHOWN_CONFIGURATION = (
     "message.timestamp.type", "cleanup.policy", "retention.ms", "retention.bytes", "max.message.bytes",
     "min.insync.replicas", "compression.type",
@@ -65,8 +72,8 @@ def main() -> int:
 def _names(parser: argparse.ArgumentParser, arguments: argparse.Namespace, options: settings.Settings) -> list[str]:
     """The topic names that the command needs, checked. Ends the process with exit code 2 where they do not fit."""
     command, names = arguments.command, arguments.names
-    if command in ("list", "check") and names:
-        parser.error(f"{command} takes no topic names" + ("; use --input and --output" if command == "check" else ""))
+    if command in _NAMED_BY_FLAGS and names:
+        parser.error(f"{command} takes no topic names{_NAMED_BY_FLAGS[command]}")
     if command == "check" and not (options.input_topic or options.output_topic):
         parser.error("check needs --input, --output or both")
     if command in ("create", "describe", "delete") and not names:
@@ -110,6 +117,18 @@ class Job:
             return [f"{'created' if self.admin.create_for_clock(name) else 'there already'}: {name}"]
 
         return self._for_each(names, create)
+
+    def runs(self, _names: Sequence[str]) -> int:
+        """Create the topics of runs of many processes."""
+        options = self.options
+
+        def create(name: str) -> list[str]:
+            created = self.admin.create_for_runs(
+                name, by_key=name == options.results_topic, replication_factor=options.replication_factor
+            )
+            return [f"{'created' if created else 'there already'}: {name}"]
+
+        return self._for_each([options.runs_topic, options.results_topic], create)
 
     def overview(self, _names: Sequence[str]) -> int:
         """Name and number of partitions of each topic."""
@@ -281,6 +300,7 @@ COMMANDS: dict[str, Callable[[Job, Sequence[str]], int]] = {
     "delete": Job.delete,
     "check": Job.check,
     "clock": Job.clock,
+    "runs": Job.runs,
 }
 
 

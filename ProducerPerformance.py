@@ -53,7 +53,7 @@ def main() -> int:
     if options.stamp == "intended" and not options.rate_per_s:
         raise settings.SettingsError("--stamp intended needs --rate: without a schedule no time is intended")
     from kafka.producer import Producer
-    from kafka.topics import Admin
+    from kafka.topics import Admin, TopicWatch
     from perf.dataset import DataSet
     from perf.progress import Progress
 
@@ -61,9 +61,10 @@ def main() -> int:
     if options.trace is not None and options.trace.place == "field":
         data.require_objects()
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
-    topic = Admin(config).describe(options.topic, with_configuration=True)
+    admin = Admin(config)
+    topic = admin.describe(options.topic, with_configuration=True)
     _check_stamps(topic.timestamp_type, options)
-    producer = Producer(config, options.topic, acknowledge_each=options.rate_per_s > 0)
+    producer = Producer(config, options.topic, acknowledge_each=options.rate_per_s > 0, properties=topic.largest_batch)
     member = _join(options, config)
     process.log.info("sending to topic %s from %s (%d messages a lap)", options.topic, options.file, data.length)
     progress = Progress(options.size)
@@ -71,7 +72,7 @@ def main() -> int:
     stop = process.Stop().listen()
     if member is not None:
         _await_others(member, options, stop)
-    started_at, outcome = process.now(), 0
+    watch, started_at, outcome = TopicWatch(admin, topic, on_fault=producer.fail), process.now(), 0
     failed: Exception | None = None
     for step in (sending.run, sending.finish):
         try:
@@ -80,6 +81,7 @@ def main() -> int:
             progress.close()
             if failed is None:
                 outcome, failed = process.failure(error), error
+    watch.stop()
     summary = _summary(sending, options)
     progress.close()
     outcome = _outcome(producer, outcome, failed)

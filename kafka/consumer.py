@@ -99,6 +99,7 @@ class Consumer:
         self._errors = ErrorLog()
         self._pending: Fault | None = None
         self._closing = self._committed = False
+        self._added: list[int] = []
         self._held: set[int] = set()
         self._at_end: set[int] = set()  # partitions whose end was reached since they were assigned
         self._next_offsets: dict[int, int] = {}  # of partitions that were given up: where this consumer had got to
@@ -128,6 +129,10 @@ class Consumer:
         """
         if self._pending:
             raise self._pending
+        if self._added:
+            added, self._added = self._added, []
+            self._client.incremental_assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in added])
+            self._held |= set(added)
         # consume(n, timeout) would wait the whole timeout unless n messages come
         batch = self._client.consume(most, 0) or self._client.consume(1, timeout_s)
         if any([message.error() for message in batch]):  # noqa: C419 (a list is faster here)
@@ -139,6 +144,15 @@ class Consumer:
     def caught_up(self) -> bool:
         """Whether the end of every partition held was reached: what is appended later is read as it comes."""
         return bool(self._held) and self._held <= self._at_end
+
+    def fail(self, fault: Fault) -> None:
+        """`read` raises it next; from any thread."""
+        self._pending = self._pending or fault
+
+    def add(self, partitions: Sequence[int]) -> None:
+        """Read these, too, from their first message; from any thread. In a group the group sees to it."""
+        if not self._grouped:
+            self._added += partitions
 
     def assignment(self) -> list[int]:
         """The partitions that this consumer holds now."""

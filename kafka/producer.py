@@ -152,6 +152,10 @@ class Producer:
         self.serve()
         return done
 
+    def fail(self, fault: Fault) -> None:
+        """The next call of `send` or `serve` raises it, and `flush` waits no longer than for a fatal error."""
+        self.fault = self.fault or fault
+
     def take_ack_us(self) -> list[int]:
         """The times from produce to acknowledgement, in microseconds, that came since the last call."""
         taken, self._ack_us = self._ack_us, []

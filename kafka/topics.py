@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import re
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,12 +21,17 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from .config import ClientConfig
-from .errors import ConnectError, ErrorLog, TopicError, TopicMissingError, cause, new_client
+from .errors import ConnectError, ErrorLog, Fault, TopicError, TopicMissingError, cause, new_client
 from .handshake import tls_fault
+
+log = logging.getLogger("kafka")
 
 CONNECT_TIMEOUT_S = 6.0
 _SUSPICION_S = 1.5
 _POLL_S = 0.05
+_BATCH_BYTES = 1_000_000  # librdkafka's default
+_LEAST_MESSAGE_BYTES, _MOST_MESSAGE_BYTES = 1_000, 1_000_000_000  # what librdkafka allows
+_WATCH_EVERY_S = 3.0
 _TIMESTAMP_TYPE = "message.timestamp.type"
 
 #: No retry helps against these.
@@ -94,6 +101,20 @@ class TopicDescription:
     def replication_factor(self) -> int:
         """Copies of each partition."""
         return max((copies for copies, _ in self.replicas.values()), default=0)
+
+    @property
+    def largest_batch(self) -> dict[str, str]:
+        """Producer properties by which no batch is larger than the topic takes; none where its limit is unknown.
+
+        librdkafka splits no batch that is refused: small messages would fail together.
+        """
+        limit = int(self.configuration.get("max.message.bytes", 0))
+        if not limit:
+            return {}
+        return {
+            "message.max.bytes": str(min(max(limit, _LEAST_MESSAGE_BYTES), _MOST_MESSAGE_BYTES)),
+            "batch.size": str(min(limit, _BATCH_BYTES)),
+        }
 
     @property
     def timestamp_type(self) -> str | None:
@@ -177,6 +198,16 @@ class Admin:
         config = {_TIMESTAMP_TYPE: "LogAppendTime", "retention.ms": "3600000"}
         wanted = NewTopic(topic, len(brokers), replica_assignment=brokers, config=config)
         return self._create(wanted, len(brokers), "LogAppendTime")
+
+    def create_for_runs(self, topic: str, *, by_key: bool, replication_factor: int) -> bool:
+        """Create a topic for what the processes of runs say, or (`by_key`) for their states, both kept for a week.
+
+        False: it was there already. Raises TopicError as `create` does.
+        """
+        policy = {"cleanup.policy": "compact,delete", "segment.ms": "600000"} if by_key else {}
+        config = {_TIMESTAMP_TYPE: "LogAppendTime", "retention.ms": str(7 * 24 * 3_600_000), **policy}
+        wanted = NewTopic(topic, 1, replication_factor, config=config)
+        return self._create(wanted, -1 if by_key else 1, "LogAppendTime")
 
     def delete(self, topic: str) -> None:
         """Delete the topic, and wait until it is gone. Raises TopicError."""
@@ -279,6 +310,54 @@ class Admin:
         if code in _NOT_REACHED:
             return self._connect_error([])
         return TopicError(f"topic {topic}: {cause(error)}")
+
+
+class TopicWatch:
+    """Looks at a topic every few seconds while others work with it: clients do not notice that it was made anew.
+
+    `on_fault` is called, from a thread, when it is gone or another one; `on_partitions` when there are more of them.
+    """
+
+    def __init__(
+        self,
+        admin: Admin,
+        topic: TopicDescription,
+        *,
+        on_fault: Callable[[Fault], None],
+        on_partitions: Callable[[Sequence[int]], None] = lambda _: None,
+    ) -> None:
+        self._admin, self._topic = admin, topic
+        self._on_fault, self._on_partitions = on_fault, on_partitions
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        missed = 0
+        while not self._stopping.wait(_WATCH_EVERY_S):
+            try:
+                found = self._admin.describe(self._topic.name)
+            except TopicMissingError:
+                missed += 1
+                if missed > 1:  # a broker that has just started may not know it yet
+                    self._on_fault(TopicMissingError(f"the topic {self._topic.name} was deleted meanwhile"))
+                    return
+                continue
+            except Fault:  # no connection: that is for the client to tell
+                continue
+            missed = 0
+            if found.topic_id != self._topic.topic_id:
+                self._on_fault(TopicError(f"the topic {self._topic.name} was deleted and made again meanwhile"))
+                return
+            added = sorted(set(found.partitions) - set(self._topic.partitions))
+            if added:
+                self._topic = found
+                log.warning("the topic %s has got partitions: now %d", found.name, len(found.partitions))
+                self._on_partitions(added)
 
 
 def _is_final(error: KafkaError) -> bool:

@@ -40,15 +40,19 @@ class Cluster:
         """All topics that there are."""
         return set(self.admin.list_topics(timeout=TIMEOUT_S).topics)
 
-    def produce(self, topic: str, values: Sequence[bytes | None], **arguments: Any) -> None:
-        """Send the values to partition 0 in order, all acknowledged."""
+    def produce(self, topic: str, values: Sequence[bytes | None], partition: int = 0, **arguments: Any) -> None:
+        """Send the values to one partition in order, all acknowledged."""
         producer = Producer({"bootstrap.servers": self.brokers, "linger.ms": 5})
         errors: list[Any] = []
         for value in values:
             while True:
                 try:
                     producer.produce(
-                        topic, value, partition=0, on_delivery=lambda e, _: errors.append(e) if e else None, **arguments
+                        topic,
+                        value,
+                        partition=partition,
+                        on_delivery=lambda e, _: errors.append(e) if e else None,
+                        **arguments,
                     )
                     break
                 except BufferError:
