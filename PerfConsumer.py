@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from kafka.consumer import Consumer
     from kafka.topics import Admin
     from perf.clock import ClockOffset
+    from perf.coordination import Membership
     from perf.meter import Meter, Shares
     from perf.progress import Progress
-    from perf.run import Membership
     from perf.settings import Settings
     from perf.stats import Statistics
 
@@ -115,7 +115,7 @@ def _join(options: Settings, config: ClientConfig) -> Membership | None:
     if not options.run_id:
         return None
     from kafka.runs import RunTopics
-    from perf.run import Membership
+    from perf.coordination import Membership
 
     journal = RunTopics(config, announcements=options.runs_topic, results=options.results_topic)
     return Membership.joined(journal, options.run_id, "consumer", options.environment)

@@ -22,8 +22,8 @@ from perf import process, settings
 if TYPE_CHECKING:
     from kafka.config import ClientConfig
     from kafka.producer import KeyValue, Outgoing, Producer
+    from perf.coordination import Membership
     from perf.progress import Progress
-    from perf.run import Membership
     from perf.schedule import Schedule
     from perf.settings import Settings
     from perf.stats import ProducerSummary
@@ -107,7 +107,7 @@ def _join(options: Settings, config: ClientConfig) -> Membership | None:
     if not options.run_id:
         return None
     from kafka.runs import RunTopics
-    from perf.run import Membership
+    from perf.coordination import Membership
 
     journal = RunTopics(config, announcements=options.runs_topic, results=options.results_topic)
     return Membership.joined(journal, options.run_id, "producer", options.environment)

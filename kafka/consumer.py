@@ -48,7 +48,6 @@ _TOPIC_ERRORS = frozenset(
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError._UNKNOWN_TOPIC,
         KafkaError._UNKNOWN_PARTITION,
-        KafkaError._AUTO_OFFSET_RESET,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
     }
 )
@@ -300,6 +299,11 @@ class Consumer:
             return True  # librdkafka looks the coordinator up although no group is joined
         if error.fatal() or error.code() == KafkaError._FATAL:
             self._pending = FatalClientError(f"the consumer cannot go on: {cause(error)}")
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._pending = TopicError(
+                f"topic {self._topic}: the messages that were to be read next are gone: retention deleted them, or the "
+                f"topic was deleted and made again ({cause(error)})"
+            )
         elif error.code() in _TOPIC_ERRORS:
             self._pending = TopicError(f"topic {self._topic}: {cause(error)}")
         else:

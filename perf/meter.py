@@ -9,8 +9,8 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from . import result
+from .coordination import Checkpoint, Membership, checkpoint_prefix, checkpoint_records, checkpoints
 from .payload import Reader, Rejection, UnusualBatch, reader_for
-from .run import Checkpoint, Membership, checkpoint_prefix, checkpoint_records, checkpoints
 from .settings import Settings, Trace
 from .stats import Event, Statistics, Windows
 from .trace import Ledger, Mark

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import measure
 
-from perf import result, run
-from perf.run import (
+from perf import coordination, result
+from perf.coordination import (
     CONSUMER,
     DONE,
     MOST_BYTES,
@@ -217,7 +217,7 @@ def large(number: int, seed: int) -> Checkpoint:
 
 def test_a_crash_between_two_records_leaves_the_last_whole_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every record stays small; whichever records of the next checkpoint were written, the one before still counts."""
-    monkeypatch.setattr(run, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(coordination, "MOST_BYTES", 100_000)
     first, second, third = (checkpoint_records("r", "a", large(number, seed=number)) for number in (1, 2, 3))
     assert len(first) > 2 and max(map(len, first.values())) < 101_000
     assert checkpoints({**first, **second})[0].number == 2
