@@ -21,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from .config import ClientConfig
+from .consumer import PartitionOffsets
 from .errors import ConnectError, ErrorLog, Fault, TopicError, TopicMissingError, cause, new_client
 from .handshake import tls_fault
 
@@ -68,14 +69,6 @@ class Cluster(NamedTuple):
 
     cluster_id: str
     brokers: Mapping[int, str]
-
-
-class TopicOffsets(NamedTuple):
-    """The first offset of a partition, and the one after its last message."""
-
-    partition: int
-    first: int
-    end: int
 
 
 @dataclass(frozen=True)
@@ -164,21 +157,30 @@ class Admin:
             rights=frozenset(right.name for right in rights) if rights else None,
         )
 
-    def offsets(self, topic: TopicDescription) -> list[TopicOffsets]:
+    def offsets(self, topic: TopicDescription) -> list[PartitionOffsets]:
         """First and end offset of each partition, asked of the partitions' leaders. Raises as `describe` does."""
         first, end = (self._offsets(topic, kind) for kind in (OffsetSpec.earliest, OffsetSpec.latest))
-        return [TopicOffsets(number, first[number], end[number]) for number in topic.partitions]
+        return [PartitionOffsets(number, first[number], end[number]) for number in topic.partitions]
 
     def may_read_in_group(self, group: str) -> bool | None:
         """Whether the credentials may join the group; None where the cluster does not tell."""
-        future = self._client.describe_consumer_groups(
-            [group], request_timeout=CONNECT_TIMEOUT_S, include_authorized_operations=True
-        )[group]
-        try:
-            rights = self._result(future, f"the group {group}", "use").authorized_operations
-        except TopicError:
-            return False
-        return None if not rights else "READ" in {right.name for right in rights}
+        answers: list[bool | None] = []
+
+        def answered() -> bool:
+            future = self._client.describe_consumer_groups(
+                [group], request_timeout=CONNECT_TIMEOUT_S, include_authorized_operations=True
+            )[group]
+            try:
+                rights = self._result(future, f"the group {group}", "use").authorized_operations
+                answers.append("READ" in {right.name for right in rights} if rights else None)
+            except _NotAuthorised:
+                answers.append(False)
+            except TopicError:  # the coordinator of a cluster's first group takes a moment
+                return False
+            return True
+
+        self._await(answered)
+        return answers[0] if answers else None
 
     def create(self, topic: str, *, partitions: int, replication_factor: int, timestamp_type: str) -> bool:
         """Create the topic. False: it was there already, the same way.
@@ -306,7 +308,7 @@ class Admin:
             hint = f"; create it with: python PerfTopics.py create {topic}" if action == "describe" else ""
             return TopicMissingError(f"the topic {topic} does not exist{hint}")
         if code in _NOT_AUTHORISED:
-            return TopicError(_MISSING_RIGHT[action].format(topic))
+            return _NotAuthorised(_MISSING_RIGHT[action].format(topic))
         if code in _NOT_REACHED:
             return self._connect_error([])
         return TopicError(f"topic {topic}: {cause(error)}")
@@ -365,4 +367,8 @@ def _is_final(error: KafkaError) -> bool:
 
 
 class _TopicExists(TopicError):
+    pass
+
+
+class _NotAuthorised(TopicError):
     pass
