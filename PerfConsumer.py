@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kafka.config import ClientConfig
     from kafka.consumer import Consumer
     from kafka.topics import Admin
+    from kafka.versions import versions
     from perf.clock import ClockOffset
     from perf.payload import Reader, Rejection
     from perf.progress import Progress
@@ -91,6 +92,7 @@ def main() -> int:
         options=options,
         config=config.redacted(),
         histograms=meter.statistics.histograms(),
+        versions=versions(),
         started_at=started_at,
         stop=stop,
         outcome=outcome,

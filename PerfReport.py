@@ -2,96 +2,83 @@
 """Merge the results of a run's processes into one report: what was sent, what was measured, what was lost.
 
 Lost messages are judged here, where the marks of all producers and the ledgers of all consumers (--trace) meet.
+`PerfReport.py compare` tells whether one set of runs differs from another (--help there).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perf import process, settings
 
 if TYPE_CHECKING:
-    from perf.result import ConsumerResult, ProducerResult
-    from perf.trace import LedgerCounts
+    from perf.run import Report
+    from perf.settings import Settings
 
-FIELDS = ("fail_if",)
+FIELDS = ("html", "json", "hgrm", "hlog", "fail_if")
 EXAMPLES = """\
-  ./PerfReport.py producer.json consumer.json
+  ./PerfReport.py producer.json consumer.json --html report.html
   ./PerfReport.py results/*.json --fail-if 'lost > 0' --fail-if 'p99 > 250ms'
+  ./PerfReport.py compare before.json -- after.json --fail-if 'p99 > +10%'
 """
 
 
 def main() -> int:
     """The stages in order; returns the exit code."""
     parser = settings.parser(__file__, FIELDS, __doc__, EXAMPLES, ())
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT", help="files written with --result")
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT", help="files written with --result or --json")
     arguments = parser.parse_args()
     options = settings.load(arguments, FIELDS)
-    from perf import result
-    from perf.limits import metrics_of
-    from perf.report.text import limit_lines, summary_lines
-    from perf.result import ConsumerResult, ProducerResult
+    from perf import run
 
     if len({path.resolve() for path in arguments.results}) != len(arguments.results):
         raise settings.SettingsError("a result file is given twice: all it counts would be counted twice")
-    found = [result.read(path) for path in arguments.results]
-    producers = [one for one in found if isinstance(one, ProducerResult)]
-    consumers = [one for one in found if isinstance(one, ConsumerResult)]
-    output, outcomes = process.Output(process.Stop()), [0]
-    metrics: dict[str, float | None] = {}
-    for name, several in (("producer", producers), ("consumer", consumers)):
-        if several:
-            whole = result.merged(several)
-            output.lines(
-                summary_lines(f"Summary of {_several(name, len(several))}, topic {whole.topic}", whole.summary)
-            )
-            metrics |= metrics_of(whole.summary)
-            outcomes.append(_outcome(whole, several))
-    counts = _ledger(producers, consumers)
-    if counts is not None:
-        output.lines(summary_lines("Ledger: messages marked by producers, found by consumers", counts))
-        metrics |= metrics_of(counts)
-        if counts.untraced and not counts.unique:
-            process.log.warning("no result carries a mark: does the operator copy the field, header or key of --trace?")
-    checked = [limit.check(metrics) for limit in options.fail_if]
-    output.lines(limit_lines(checked))
-    outcomes.append(process.ExitCode.LIMIT_EXCEEDED if any(one.exceeded for one in checked) else 0)
-    outcome = min((code for code in outcomes if code), default=0)
-    return process.exit_code(process.Stop(), outcome, written=not output.lost)
+    found = [one for path in arguments.results for one in run.read(path)]
+    report = run.report_of(found, sources=map(str, arguments.results), limits=options.fail_if)
+    output = process.Output(process.Stop())
+    output.lines(_text(report))
+    _write(report, options)
+    if report.ledger is not None and report.ledger.untraced and not report.ledger.unique:
+        process.log.warning("no result carries a mark: does the operator copy the field, header or key of --trace?")
+    return process.exit_code(process.Stop(), report.exit_code, written=not output.lost)
 
 
-def _ledger(producers: Sequence[ProducerResult], consumers: Sequence[ConsumerResult]) -> LedgerCounts | None:
-    """What became of the marked messages; None where nothing was traced."""
-    from perf import result
-    from perf.trace import Ledger, Origin, origin_of
+def _text(report: Report) -> Iterator[str]:
+    from perf.report.text import limit_lines, summary_lines
 
-    ledgers = [result.ledger_of(consumer) for consumer in consumers]
-    traced = [ledger for ledger in ledgers if ledger is not None]
-    if not traced:
-        return None
-    total = Ledger()
-    for ledger in traced:
-        total.merge(ledger)
-    expected: dict[Origin, int] = {}
-    for producer in producers:
-        for text, count in producer.marked.items():
-            origin = origin_of(text)
-            if origin is not None:
-                expected[origin] = expected.get(origin, 0) + count
-    return total.counts(expected if producers else None)
+    for name, count, whole in (
+        ("producer", report.producers, report.producer),
+        ("consumer", report.consumers, report.consumer),
+    ):
+        if whole is not None:
+            yield from summary_lines(f"Summary of {_several(name, count)}, topic {whole.topic}", whole.summary)
+    if report.ledger is not None:
+        yield from summary_lines("Ledger: messages marked by producers, found by consumers", report.ledger)
+    yield from limit_lines(report.limits)
 
 
-def _outcome(whole: ConsumerResult | ProducerResult, several: Sequence[ConsumerResult | ProducerResult]) -> int:
-    """4 where not all was acknowledged or a producer ended so, 5 where the whole is no valid measurement; else 0."""
-    from perf.result import ProducerResult
+def _write(report: Report, options: Settings) -> None:
+    """The files that are asked for."""
+    from perf import result, run
 
-    if isinstance(whole, ProducerResult):
-        complete = whole.summary.acknowledged == whole.summary.messages
-        ended = process.ExitCode.NOT_ACKNOWLEDGED in (one.exit_code for one in several)
-        return process.ExitCode.NOT_ACKNOWLEDGED if ended or not complete else process.ExitCode.DONE
-    return process.ExitCode.DONE if whole.summary.is_valid else process.ExitCode.NO_MEASUREMENT
+    if options.json is not None:
+        run.write_json(options.json, report)
+    if options.html is not None:
+        from perf.report import html
+
+        result.write_file(options.html, html.page(report).encode())
+    if options.hgrm is not None or options.hlog is not None:
+        from perf.report import hdr
+
+        if report.consumer is None:
+            raise settings.SettingsError("--hgrm and --hlog write deltas, so they need a consumer's result")
+        if options.hgrm is not None:
+            result.write_file(options.hgrm, hdr.percentiles(report.consumer).encode())
+        if options.hlog is not None:
+            result.write_file(options.hlog, hdr.log(report.consumer).encode())
 
 
 def _several(name: str, count: int) -> str:

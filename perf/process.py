@@ -12,6 +12,7 @@ import errno
 import io
 import logging
 import os
+import platform
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -154,10 +155,14 @@ def report(
     stop: Stop,
     outcome: int,
     output: Output | None = None,
+    versions: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> int:
-    """Print the summary and the limits, write the result file if one is asked for, and return the exit code."""
-    from . import result
+    """Print the summary and the limits, write the result file if one is asked for, and return the exit code.
+
+    `versions` are those of what the script uses; this tool's and Python's are added.
+    """
+    from . import __version__, result
     from .limits import metrics_of
     from .report.text import limit_lines, summary_lines
 
@@ -181,6 +186,7 @@ def report(
                     started_at=started_at,
                     exit_code=code,
                     limits=[checked.sentence for checked in outcomes],
+                    versions={"tool": __version__, "python": platform.python_version(), **(versions or {})},
                     details=details or {},
                 ),
             )

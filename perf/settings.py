@@ -77,6 +77,10 @@ class Settings:
     warmup: Warmup = field(default_factory=Warmup)
     fail_if: tuple[Limit, ...] = ()
     result: Path | None = None
+    html: Path | None = None
+    json: Path | None = None
+    hgrm: Path | None = None
+    hlog: Path | None = None
     partitions: int = 1
     replication_factor: int = -1
     timestamp_type: str = "LogAppendTime"
@@ -306,6 +310,14 @@ _OPTIONS = (
            "end with exit code 6 when this holds, such as 'p99 > 250ms' (may be repeated)", repeats=True),
     Option("result", "--result", "RESULT_FILE", _OUTPUT, result_path, "none",
            "write the result to this file as JSON (docs/result.md)"),
+    Option("html", "--html", "HTML_FILE", _OUTPUT, result_path, "none",
+           "write the report to this file as a page that needs no network"),
+    Option("json", "--json", "JSON_FILE", _OUTPUT, result_path, "none",
+           "write the merged results, and what was judged, to this file (docs/result.md)"),
+    Option("hgrm", "--hgrm", "HGRM_FILE", _OUTPUT, result_path, "none",
+           "write the delta's percentiles to this file as HdrHistogram's plotters read them"),
+    Option("hlog", "--hlog", "HLOG_FILE", _OUTPUT, result_path, "none",
+           "write the deltas to this file as an HdrHistogram V2 log"),
     Option("partitions", "--partitions", "PARTITIONS", _TOPICS, count_of, "1",
            "partitions of each topic"),
     Option("replication_factor", "--replication-factor", "REPLICATION_FACTOR", _TOPICS, count_of,

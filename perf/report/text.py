@@ -10,6 +10,7 @@ import msgspec
 
 from ..clock import ClockOffset
 from ..limits import Outcome
+from ..run import JudgedLimit
 from ..stats import Distribution, Event, WindowAverage
 
 _NONE = "n/a"
@@ -41,7 +42,7 @@ def summary_lines(title: str, summary: msgspec.Struct) -> Iterator[str]:
         yield from _field_lines(name, getattr(summary, name))
 
 
-def limit_lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
+def limit_lines(outcomes: Sequence[Outcome | JudgedLimit]) -> Iterator[str]:
     """Each limit with its value."""
     if outcomes:
         yield ""
