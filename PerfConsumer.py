@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from kafka.config import ClientConfig
     from kafka.consumer import Consumer
     from kafka.topics import Admin
-    from kafka.versions import versions
     from perf.clock import ClockOffset
     from perf.payload import Reader, Rejection
     from perf.progress import Progress
@@ -54,6 +53,7 @@ def main() -> int:
     options = settings.from_command_line(__file__, FIELDS, __doc__, EXAMPLES, VARIABLES)
     from kafka.consumer import Consumer
     from kafka.topics import Admin
+    from kafka.versions import versions
     from perf.payload import reader_for
     from perf.progress import Progress
     from perf.stats import Statistics

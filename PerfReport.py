@@ -7,8 +7,7 @@ Lost messages are judged here, where the marks of all producers and the ledgers 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 

@@ -24,7 +24,7 @@ def percentiles(result: ConsumerResult) -> str:
     histogram = Histogram.from_state(result.histograms["delta_ms"])
     found = histogram.distribution()
     lines = [f"{'Value':>12} {'Percentile':>14} {'TotalCount':>10} {'1/(1-Percentile)':>14}", ""]
-    for value, share, total in _ticks(histogram.cells()):
+    for value, share, total in ticks(histogram.cells()):
         inverse = f"{1 / (1 - share):14.2f}" if share < 1 else ""
         lines.append(f"{value:12.3f} {share:2.12f} {total:10d} {inverse}".rstrip())
     lines.append(f"#[Mean    = {found.mean or 0:12.3f}, StdDeviation   = {found.stdev or 0:12.3f}]")
@@ -60,7 +60,7 @@ def log(result: ConsumerResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _ticks(cells: list[tuple[int, int]]) -> Iterator[tuple[int, float, int]]:
+def ticks(cells: list[tuple[int, int]]) -> Iterator[tuple[int, float, int]]:
     """(value, share, count up to it) at HdrHistogram's steps: five for each halving of the distance to 100 %."""
     totals = list(accumulate(count for _, count in cells))
     if not cells:

@@ -59,14 +59,30 @@ def utc(stamp_ms: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{stamp_ms % 1000:03d}Z"
 
 
+def label_and_unit(name: str) -> tuple[str, str]:
+    """A field's name for people, and its unit."""
+    for suffix, unit in _UNITS:
+        if name.endswith(suffix):
+            return name.removesuffix(suffix).replace("_", " "), unit
+    return name.replace("p99_", "p99.").replace("_", " "), ""
+
+
+def number(value: float | None, *, thousands: bool = False) -> str:
+    """At most three decimals; `n/a` for None."""
+    if value is None:
+        return _NONE
+    comma = "," if thousands else ""
+    return f"{value:{comma}.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else f"{value:{comma}}"
+
+
 def _field_lines(name: str, value: Any) -> Iterator[str]:
-    label, unit = _label_and_unit(name)
+    label, unit = label_and_unit(name)
     if isinstance(value, list) and name == "clock":
         yield from _clock_lines(value)
     elif isinstance(value, Distribution):
         yield f"  {label + ' (' + unit + ')':{_LABEL_WIDTH}} {_NONE if value.count == 0 else ''}".rstrip()
         if value.count:
-            yield from (_row(_label_and_unit(key)[0], getattr(value, key)) for key in value.__struct_fields__)
+            yield from (_row(label_and_unit(key)[0], getattr(value, key)) for key in value.__struct_fields__)
     elif isinstance(value, msgspec.Struct):
         yield f"  {label}"
         yield from (_row(key.replace("_", " "), getattr(value, key)) for key in value.__struct_fields__)
@@ -79,7 +95,7 @@ def _field_lines(name: str, value: Any) -> Iterator[str]:
     elif name.endswith("_record_ms"):
         yield f"  {label:{_LABEL_WIDTH}} {_NONE if value is None else utc(value)}"
     else:
-        yield f"  {label:{_LABEL_WIDTH}} {_number(value)}{' ' + unit if unit and value is not None else ''}"
+        yield f"  {label:{_LABEL_WIDTH}} {number(value)}{' ' + unit if unit and value is not None else ''}"
 
 
 def _clock_lines(clock: list[ClockOffset]) -> Iterator[str]:
@@ -105,21 +121,8 @@ def _table_lines(label: str, rows: list[msgspec.Struct]) -> Iterator[str]:
 
 
 def _cell(name: str, value: Any) -> str:
-    return utc(value) if name == "start_ms" else _number(value)
+    return utc(value) if name == "start_ms" else number(value)
 
 
 def _row(label: str, value: Any) -> str:
-    return f"    {label:{_LABEL_WIDTH - 2}} {_number(value)}"
-
-
-def _label_and_unit(name: str) -> tuple[str, str]:
-    for suffix, unit in _UNITS:
-        if name.endswith(suffix):
-            return name.removesuffix(suffix).replace("_", " "), unit
-    return name.replace("p99_", "p99.").replace("_", " "), ""
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return _NONE
-    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    return f"    {label:{_LABEL_WIDTH - 2}} {number(value)}"

@@ -1,0 +1,206 @@
+"""A report → what its plots show: traces of numbers for page.js. Colours are names of page.css."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from ..result import ConsumerResult
+from ..run import Report
+from ..series import BacklogRow, Row
+from ..stats import Histogram
+from .hdr import ticks
+
+_Row = Row | BacklogRow
+_PER_DOUBLING = 8  # bars of the histogram for each doubling of the delta
+_LINES = {"solid": "solid", "dash": "dashed", "dashdot": "dashed", "dot": "dotted"}
+_RATIO_TICKS = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000]
+_RATIO_LABELS = ["0 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "99.9999 %"]
+
+
+class Plot(msgspec.Struct, frozen=True, kw_only=True):
+    """A plot. `scale` names the axis that can be switched to a logarithmic one."""
+
+    title: str
+    caption: str
+    size: str
+    traces: list[dict[str, Any]]
+    axes: dict[str, Any]
+    layout: dict[str, Any] = {}
+    scale: str = ""
+
+    def legend(self) -> Iterator[tuple[str, str, list[int], bool]]:
+        """(name, CSS of its line, numbers of the traces, whether shown at first) of each entry."""
+        for name in dict.fromkeys(trace["name"] for trace in self.traces):
+            numbers = [at for at, trace in enumerate(self.traces) if trace["name"] == name]
+            first = self.traces[numbers[0]]
+            line = _LINES[first.get("dash", "solid")]
+            yield (
+                name,
+                f"border-color:var(--{first['colour']});border-top-style:{line}",
+                numbers,
+                not first.get("hidden"),
+            )
+
+    def drawn(self) -> dict[str, Any]:
+        """What page.js draws."""
+        return {"traces": self.traces, "axes": self.axes, "layout": self.layout}
+
+
+def of_report(report: Report) -> dict[str, Plot]:
+    """The plots of one run, by their names; none without a measured delta."""
+    if report.consumer is None or not report.consumer.summary.measured:
+        return {}
+    return {
+        "time": _over_time(report.consumer, report.backlog),
+        "percentiles": percentiles(_distributions(report)),
+        "histogram": _histogram(report.consumer),
+    }
+
+
+def percentiles(distributions: Iterable[tuple[str, str, str, Histogram, int]]) -> Plot:
+    """Percentile curves of (name, colour, dash, histogram, divisor to ms) on HdrHistogram's axis."""
+    traces = []
+    for name, colour, dash, histogram, divisor in distributions:
+        found = [tick for tick in ticks(histogram.cells()) if tick[1] < 1]
+        traces.append({
+            "name": name, "colour": colour, "dash": dash, "hidden": divisor > 1,
+            "x": [1 / (1 - share) for _, share, _ in found],
+            "y": [value / divisor for value, _, _ in found],
+            "labels": [f"{100 * share:.6g}" for _, share, _ in found],
+            "hover": f"{name}: %{{y}} ms at %{{customdata}} %<extra></extra>",
+        })  # fmt: skip
+    return Plot(
+        title="Percentiles",
+        caption="The further right, the rarer: from the median to the slowest of 10,000 and more.",
+        size="short",
+        traces=traces,
+        axes={
+            "xaxis": {"type": "log", "tickvals": _RATIO_TICKS, "ticktext": _RATIO_LABELS, "hoverformat": ",.0f"},
+            "yaxis": {"title": {"text": "ms"}, "rangemode": "tozero"},
+        },
+        layout={"hovermode": "closest"},
+        scale="yaxis",
+    )
+
+
+def _distributions(report: Report) -> Iterator[tuple[str, str, str, Histogram, int]]:
+    wanted = (
+        (report.consumer, "delta_ms", "delta", "blue", "solid", 1),
+        (report.consumer, "visible_ms", "visible", "orange", "dash", 1),
+        (report.consumer, "append_to_visible_ms", "append → visible", "grey", "dot", 1),
+        (report.producer, "ack_us", "send → ack", "teal", "dashdot", 1_000),
+    )
+    for result, field, name, colour, dash, divisor in wanted:
+        if result is not None and result.histograms[field].count:
+            yield name, colour, dash, Histogram.from_state(result.histograms[field]), divisor
+
+
+def _over_time(consumer: ConsumerResult, backlog: Sequence[BacklogRow]) -> Plot:
+    rows = consumer.summary.series
+    traces = [
+        time_trace(rows, name=name, colour=colour, dash=dash, values=[getattr(row, field) for row in rows], hover=hover)
+        for name, field, colour, dash in (
+            ("max", "max_ms", "grey", "solid"),
+            ("p99", "p99_ms", "orange", "solid"),
+            ("mean", "mean_ms", "violet", "dot"),
+            ("p50", "p50_ms", "blue", "solid"),
+        )
+        for hover in (f"{name} %{{y}} ms<extra></extra>",)
+    ]
+    per_second = [row.count / row.width_s for row in rows]
+    traces.append(time_trace(rows, name="results/s", colour="teal", values=per_second, axis="y2", fill=True,
+                             hover="%{y:,.6g} results/s<extra></extra>"))  # fmt: skip
+    traces.append(time_trace(backlog, name="backlog", colour="violet", values=[row.messages for row in backlog],
+                             axis="y3", fill=True, hover="backlog %{y:,.4g}<extra></extra>"))  # fmt: skip
+    return Plot(
+        title="Delta over time",
+        caption=f"A point is {_width(rows)} of results, by Kafka's timestamps. Drag to zoom; double-click to go back.",
+        size="tall",
+        traces=traces,
+        axes={
+            "xaxis": {"type": "date", "anchor": "y3"},
+            "yaxis": {"title": {"text": "delta, ms"}, "domain": [0.46, 1], "rangemode": "tozero"},
+            "yaxis2": {"title": {"text": "results/s"}, "domain": [0.235, 0.4], "rangemode": "tozero", "nticks": 4},
+            "yaxis3": {"title": {"text": "backlog"}, "domain": [0, 0.175], "rangemode": "tozero", "nticks": 4},
+        },
+        scale="yaxis",
+    )
+
+
+def time_trace(
+    rows: Sequence[_Row], *, values: Sequence[float], since_ms: int | None = None, **look: Any
+) -> dict[str, Any]:
+    """A line over the rows' times, interrupted where rows are missing; in seconds after `since_ms` if given."""
+    moments: list[float] = []
+    shown: list[float | None] = []
+    for at, (row, value) in enumerate(zip(rows, values, strict=True)):
+        if at and row.start_ms > rows[at - 1].start_ms + rows[at - 1].width_s * 1_000:
+            moments.append(rows[at - 1].start_ms + rows[at - 1].width_s * 1_000)
+            shown.append(None)
+        moments.append(row.start_ms)
+        shown.append(value)
+    if since_ms is not None:
+        moments = [(moment - since_ms) / 1_000 for moment in moments]
+    return {"x": moments, "y": shown, **look}
+
+
+def _histogram(consumer: ConsumerResult) -> Plot:
+    bars: Counter[int] = Counter()
+    for value, count in Histogram.from_state(consumer.histograms["delta_ms"]).cells():
+        bars[_bar(value)] += count
+    total = sum(bars.values())
+    numbers = range(min(bars), max(bars) + 1)
+    edges = {number: _edges(number) for number in numbers}
+    numbers_shown = [number for number in numbers if edges[number][0] <= edges[number][1]]
+    labels = [
+        f"{low} ms" if low == high else f"{low} to {high} ms" for low, high in map(edges.__getitem__, numbers_shown)
+    ]
+    marked = _spread(range(len(numbers_shown)))
+    return Plot(
+        title="Histogram",
+        caption=f"How many of {total:,} deltas were how long; bars widen with the delta.",
+        size="short",
+        traces=[{
+            "name": "delta", "type": "bar", "colour": "blue", "x": list(range(len(numbers_shown))),
+            "y": [bars[number] for number in numbers_shown], "labels": labels,
+            "hover": "%{customdata}: %{y:,} messages<extra></extra>",
+        }],
+        axes={
+            "xaxis": {"tickvals": marked, "ticktext": [str(edges[numbers_shown[at]][0]) for at in marked],
+                      "title": {"text": "ms"}, "tickangle": 0},
+            "yaxis": {"title": {"text": "messages"}},
+        },
+        layout={"bargap": 0.08, "hovermode": "closest"},
+        scale="yaxis",
+    )  # fmt: skip
+
+
+def _bar(value: int) -> int:
+    """The number of a value's bar: its own for small ones, then so many for each doubling; negatives mirror."""
+    size = abs(value)
+    number = size if size < _PER_DOUBLING else _PER_DOUBLING + int(_PER_DOUBLING * math.log2(size / _PER_DOUBLING))
+    return number if value >= 0 else -number
+
+
+def _edges(number: int) -> tuple[int, int]:
+    """The lowest and highest whole value of a bar; no value lies in it where the lowest is above the highest."""
+    size = abs(number)
+    if size < _PER_DOUBLING:
+        low = high = size
+    else:
+        low, high = (math.ceil(_PER_DOUBLING * 2 ** ((size + more) / _PER_DOUBLING - 1)) for more in (0, 1))
+        high -= 1
+    return (low, high) if number >= 0 else (-high, -low)
+
+
+def _spread(positions: Sequence[int], most: int = 10) -> list[int]:
+    return list(positions[:: max(1, math.ceil(len(positions) / most))])
+
+
+def _width(rows: Sequence[Row]) -> str:
+    return "a second" if not rows or rows[0].width_s == 1 else f"{rows[0].width_s} s"
