@@ -147,7 +147,7 @@ def _verdict(
     parts = []
     if status == "incomplete" and producer is not None:
         sent = producer.summary
-        parts.append(f"Incomplete: {sent.messages - sent.acknowledged:,} of {sent.messages:,} messages sent were not "
+        parts.append(f"{sent.messages - sent.acknowledged:,} of {sent.messages:,} messages sent were not "
                      "acknowledged")  # fmt: skip
     broken = [one for one in limits if one.exceeded]
     if broken:
@@ -156,18 +156,19 @@ def _verdict(
     if consumer is not None:
         parts += _of_deltas(consumer, uncertain=status == "uncertain")
     elif producer is not None and status != "incomplete":
-        parts.append(f"All {producer.summary.messages:,} messages were acknowledged")
+        parts.append(f"all {producer.summary.messages:,} messages were acknowledged")
     if ledger is not None and ledger.lost is not None:
         parts.append(f"{ledger.lost:,} lost" if ledger.lost else "none lost")
     if limits and not broken:
         parts.append(f"{'the limit holds' if len(limits) == 1 else f'all {len(limits)} limits hold'}")
-    return "; ".join(parts) + "."
+    sentence = "; ".join(parts)
+    return f"{sentence[:1].upper()}{sentence[1:]}."
 
 
 def _of_deltas(consumer: ConsumerResult, *, uncertain: bool) -> list[str]:
     deltas = consumer.summary.delta_ms
     figures = (
-        f"Half of {deltas.count:,} results came within {deltas.p50:g} ms, 99 % within {deltas.p99:g} ms, "
-        f"all within {deltas.max:g} ms"
+        f"half of {deltas.count:,} results came within {deltas.p50:,.9g} ms, 99 % within {deltas.p99:,.9g} ms, "
+        f"all within {deltas.max:,.9g} ms"
     )
     return [consumer.summary.verdict, figures] if uncertain else [figures]

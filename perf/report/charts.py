@@ -18,8 +18,8 @@ from .hdr import ticks
 _Row = Row | BacklogRow
 _PER_DOUBLING = 8  # bars of the histogram for each doubling of the delta
 _LINES = {"solid": "solid", "dash": "dashed", "dashdot": "dashed", "dot": "dotted"}
-_RATIO_TICKS = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000]
-_RATIO_LABELS = ["0 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "99.9999 %"]
+_RATIO_TICKS = [2, 10, 100, 1_000, 10_000, 100_000, 1_000_000]
+_RATIO_LABELS = ["50 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "99.9999 %"]
 
 
 class Plot(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +113,7 @@ def _over_time(consumer: ConsumerResult, backlog: Sequence[BacklogRow]) -> Plot:
         for hover in (f"{name} %{{y}} ms<extra></extra>",)
     ]
     per_second = [row.count / row.width_s for row in rows]
-    traces.append(time_trace(rows, name="results/s", colour="teal", values=per_second, axis="y2", fill=True,
+    traces.append(time_trace(rows, name="results/s", colour="teal", values=per_second, absent=0, axis="y2", fill=True,
                              hover="%{y:,.6g} results/s<extra></extra>"))  # fmt: skip
     traces.append(time_trace(backlog, name="backlog", colour="violet", values=[row.messages for row in backlog],
                              axis="y3", fill=True, hover="backlog %{y:,.4g}<extra></extra>"))  # fmt: skip
@@ -133,18 +133,20 @@ def _over_time(consumer: ConsumerResult, backlog: Sequence[BacklogRow]) -> Plot:
 
 
 def time_trace(
-    rows: Sequence[_Row], *, values: Sequence[float], since_ms: int | None = None, **look: Any
+    rows: Sequence[_Row], *, values: Sequence[float], absent: float | None = None, since_ms: int = 0, **look: Any
 ) -> dict[str, Any]:
-    """A line over the rows' times, interrupted where rows are missing; in seconds after `since_ms` if given."""
+    """A line over the rows' times, in ms or, after `since_ms`, in s; it is `absent` (None: broken) between far rows."""
     moments: list[float] = []
     shown: list[float | None] = []
-    for at, (row, value) in enumerate(zip(rows, values, strict=True)):
-        if at and row.start_ms > rows[at - 1].start_ms + rows[at - 1].width_s * 1_000:
-            moments.append(rows[at - 1].start_ms + rows[at - 1].width_s * 1_000)
-            shown.append(None)
+    ended_ms = rows[0].start_ms if rows else 0
+    for row, value in zip(rows, values, strict=True):
+        if row.start_ms > ended_ms:
+            moments += [ended_ms, row.start_ms - 1]
+            shown += [absent, absent]
         moments.append(row.start_ms)
         shown.append(value)
-    if since_ms is not None:
+        ended_ms = row.start_ms + row.width_s * 1_000
+    if since_ms:
         moments = [(moment - since_ms) / 1_000 for moment in moments]
     return {"x": moments, "y": shown, **look}
 

@@ -1,7 +1,7 @@
 "use strict";
 // Draws the plots of the page. All their values come from the JSON in #charts; what they look like stands here.
 const charts = JSON.parse(document.getElementById("charts").textContent);
-const PRINT_WIDTH = 660;
+const PRINTED = { width: 640, tall: 420, short: 240 }; // px of a page
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const axis = (more) => ({ gridwidth: 1, zeroline: false, automargin: true, fixedrange: false, ...more });
@@ -48,7 +48,9 @@ function listen(id) {
 
 function printing(is) {
   for (const id of Object.keys(charts)) {
-    Plotly.relayout(id, is ? { autosize: false, width: PRINT_WIDTH } : { autosize: true, width: null });
+    const height = document.getElementById(id).classList.contains("tall") ? PRINTED.tall : PRINTED.short;
+    Plotly.relayout(id, is ? { autosize: false, width: PRINTED.width, height }
+                           : { autosize: true, width: null, height: null });
   }
 }
 
