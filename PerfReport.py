@@ -7,7 +7,8 @@ Lost messages are judged here, where the marks of all producers and the ledgers 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,15 +19,28 @@ if TYPE_CHECKING:
     from perf.settings import Settings
 
 FIELDS = ("html", "json", "hgrm", "hlog", "fail_if")
+COMPARE_FIELDS = ("html", "json", "fail_if_change")
 EXAMPLES = """\
   ./PerfReport.py producer.json consumer.json --html report.html
   ./PerfReport.py results/*.json --fail-if 'lost > 0' --fail-if 'p99 > 250ms'
   ./PerfReport.py compare before.json -- after.json --fail-if 'p99 > +10%'
 """
+COMPARE = "compare"
+COMPARE_HELP = """Tell whether one set of runs differs from another, with an interval for each difference.
+
+Each file or folder is one run: a report (--json), a result, or a folder with the results of all its processes.
+"""
+COMPARE_EXAMPLES = """\
+  ./PerfReport.py compare before.json -- after.json --html comparison.html
+  ./PerfReport.py compare runs/base-* -- runs/new-* --fail-if 'p99 > +10%' --fail-if 'throughput < -5%'
+"""
+_AND = "\0"  # stands for the -- between the two sides, which argparse would swallow
 
 
 def main() -> int:
     """The stages in order; returns the exit code."""
+    if sys.argv[1:2] == [COMPARE]:
+        return compare_sides(sys.argv[2:])
     parser = settings.parser(__file__, FIELDS, __doc__, EXAMPLES, ())
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULT", help="files written with --result or --json")
     arguments = parser.parse_args()
@@ -43,6 +57,41 @@ def main() -> int:
     if report.ledger is not None and report.ledger.untraced and not report.ledger.unique:
         process.log.warning("no result carries a mark: does the operator copy the field, header or key of --trace?")
     return process.exit_code(process.Stop(), report.exit_code, written=not output.lost)
+
+
+def compare_sides(words: Sequence[str]) -> int:
+    """`PerfReport.py compare`: the stages in order; returns the exit code."""
+    parser = settings.parser(f"{Path(__file__).name} {COMPARE}", COMPARE_FIELDS, COMPARE_HELP, COMPARE_EXAMPLES, ())
+    parser.usage = "%(prog)s [-h] [--html FILE] [--json FILE] [--fail-if LIMIT] BASE [BASE ...] -- NEW [NEW ...]"
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="the base's runs, then -- and the new ones")
+    arguments = parser.parse_intermixed_args([_AND if word == "--" else word for word in words])
+    options = settings.load(arguments, COMPARE_FIELDS)
+    base, new = _sides(arguments.runs)
+    from perf import result, run
+    from perf.compare import compare
+    from perf.report.text import comparison_lines
+
+    before, after = ([run.report_of(run.read(path), sources=[str(path)]) for path in side] for side in (base, new))
+    comparison = compare(before, after, options.fail_if_change)
+    output = process.Output(process.Stop())
+    output.lines(comparison_lines(comparison))
+    if options.json is not None:
+        run.write_json(options.json, comparison)
+    if options.html is not None:
+        from perf.report import html_compare
+
+        result.write_file(options.html, html_compare.page(comparison, before, after).encode())
+    return process.exit_code(process.Stop(), comparison.exit_code, written=not output.lost)
+
+
+def _sides(words: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    at = words.index(_AND) if _AND in words else 0
+    base, new = ([Path(word) for word in side] for side in (words[:at], words[at + 1 :]))
+    if not base or not new:
+        raise settings.SettingsError("compare takes the base's runs, then -- and the new runs")
+    if len({path.resolve() for path in (*base, *new)}) != len(base) + len(new):
+        raise settings.SettingsError("a run is given twice: it would be compared with itself")
+    return base, new
 
 
 def _text(report: Report) -> Iterator[str]:

@@ -29,6 +29,7 @@ CONFIDENCE = 0.95
 REPLICATES = 1_000
 SEED = 1
 LEAST_RUNS = 3
+_MOST_SHOWN = 10
 _LEAST_BLOCKS = 10
 _LEAST_BLOCK_ROWS = 5
 _BLOCK_PER_CORRELATION = 4  # rows of a block for each row of correlation time
@@ -141,7 +142,11 @@ def compare(base: Sequence[Report], new: Sequence[Report], limits: Sequence[Chan
 
 def percent(change: float | None) -> str:
     """A relative change for people."""
-    return "n/a" if change is None else f"{100 * change:+.1f} %".replace("-", "−")
+    if change is None:
+        return "n/a"
+    if change > _MOST_SHOWN:
+        return f"over +{_MOST_SHOWN:.0%}".replace("%", " %")
+    return f"{round(100 * change, 1) + 0.0:+.1f} %".replace("-", "−")
 
 
 # ------------------------------------------------------------------------------------------------------- differences
@@ -152,14 +157,14 @@ def _differences(base: Sequence[Report], new: Sequence[Report]) -> tuple[list[Di
     if len(base) == len(new) == 1:
         method = "one run on each side: block bootstrap over the rows of the time series"
         estimates = _of_one_run(*(_series(side[0]) for side in (base, new)))
-        why = "one run has no interval for it: give several on each side"
+        why = "one run: no interval"
     elif min(len(base), len(new)) >= LEAST_RUNS:
         method = f"{len(base)} and {len(new)} runs: Welch's t over runs"
         estimates = _of_several_runs(base, new, figures)
         why = ""
     else:
         method, estimates = "none", {}
-        why = f"too little data: give one run on each side, or at least {LEAST_RUNS} on each"
+        why = f"too little data: one run on each side, or at least {LEAST_RUNS}"
     return [
         _difference(name, [_middle(one.get(name) for one in side) for side in figures], estimates.get(name), why)
         for name in (*DELTAS, *OTHERS)
@@ -193,9 +198,11 @@ def _figures(report: Report) -> dict[str, float | None]:
 
 
 def _middle(values: Iterable[float | None]) -> float | None:
-    """One figure for several runs: the median."""
+    """One figure for several runs: the geometric mean, whose changes are those that are estimated."""
     known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
+    if len(known) < 2:
+        return known[0] if known else None
+    return statistics.geometric_mean(known) if min(known) > 0 else statistics.fmean(known)
 
 
 def _series(report: Report) -> TimeSeries:
@@ -225,23 +232,26 @@ class Rows:
         """The mean and the percentiles of all rows."""
         return _Blocks(self, self.size).figures([0])
 
-    def correlation_rows(self, figures: Mapping[str, float]) -> float:
-        """Over how many rows a deviation lasts: the longest that any of the figures shows."""
-        return max(map(_correlation_time, self._influences(figures)))
+    def block_rows(self, figures: Mapping[str, float]) -> dict[str, int]:
+        """For each figure, how long blocks must be to keep what lasts from row to row."""
+        lasting = {name: _correlation_time(values) for name, values in self._influences(figures)}
+        return {
+            name: max(_LEAST_BLOCK_ROWS, math.ceil(_BLOCK_PER_CORRELATION * rows)) for name, rows in lasting.items()
+        }
 
     def blocks(self, rows: int) -> _Blocks:
         """All blocks of so many neighbours; the last row is followed by the first."""
         return _Blocks(self, rows)
 
-    def _influences(self, figures: Mapping[str, float]) -> Iterator[list[float]]:
+    def _influences(self, figures: Mapping[str, float]) -> Iterator[tuple[str, list[float]]]:
         """For each figure, how far each row pulls it."""
         for name, value in figures.items():
             if name == "mean":
-                yield [total - value * count for total, count in zip(self._sums, self._counts, strict=True)]
+                yield name, [total - value * count for total, count in zip(self._sums, self._counts, strict=True)]
             else:
                 share = _PERCENTILES[name]
                 below = [sum(n for bucket, n in cells.items() if highest_in(bucket) <= value) for cells in self._cells]
-                yield [under - share * count for under, count in zip(below, self._counts, strict=True)]
+                yield name, [under - share * count for under, count in zip(below, self._counts, strict=True)]
 
     def _columns_up_to(self) -> Iterator[list[int]]:
         """For each bucket in ascending order, how many deltas of each row are in it or below."""
@@ -298,36 +308,39 @@ def _of_one_run(base: TimeSeries, new: TimeSeries) -> dict[str, Estimate]:
     if not all(side.count for side in sides):
         return {}
     figures = [side.figures() for side in sides]
-    blocks = []
-    for side, found in zip(sides, figures, strict=True):
-        length = max(_LEAST_BLOCK_ROWS, math.ceil(_BLOCK_PER_CORRELATION * side.correlation_rows(found)))
-        if side.size < _LEAST_BLOCKS * length:
-            why = (
-                f"too little data: {side.size} rows of a time series, and at least {_LEAST_BLOCKS * length} are needed"
-            )
-            return dict.fromkeys(DELTAS, Estimate(why=why))
-        blocks.append(side.blocks(length))
-    unknown = {name: why for name in DELTAS if (why := _reason(name, sides, figures))}
+    lengths = [side.block_rows(found) for side, found in zip(sides, figures, strict=True)]
+    unknown = {name: Estimate(why=why) for name in DELTAS if (why := _reason(name, sides, figures, lengths))}
     usable = [name for name in DELTAS if name not in unknown]
+    if not usable:
+        return unknown
+    blocks = [side.blocks(max(rows[name] for name in usable)) for side, rows in zip(sides, lengths, strict=True)]
     margins = _margins(blocks, usable)
-    ratios = {name: math.log(figures[1][name] / figures[0][name]) for name in usable}
-    return {name: Estimate(why=why) for name, why in unknown.items()} | {
-        name: Estimate(ratios[name], margins[name]) if name in margins else Estimate(why=_NOT_POSITIVE)
-        for name in usable
-    }
+    for name in usable:
+        ratio = math.log(figures[1][name] / figures[0][name])
+        unknown[name] = Estimate(ratio, margins[name]) if name in margins else Estimate(why=_NOT_POSITIVE)
+    return unknown
 
 
 _NOT_POSITIVE = "a value of 0 or below has no relative difference"
 
 
-def _reason(name: str, sides: Sequence[Rows], figures: Sequence[Mapping[str, float]]) -> str:
+def _reason(
+    name: str,
+    sides: Sequence[Rows],
+    figures: Sequence[Mapping[str, float]],
+    lengths: Sequence[Mapping[str, int]],
+) -> str:
     """Why there is no interval for a figure, if so."""
+    if any(found[name] <= 0 for found in figures):
+        return _NOT_POSITIVE
     if name in _PERCENTILES:
-        needed = math.ceil(_LEAST_BEYOND / (1 - _PERCENTILES[name]))
-        fewest = min(side.count for side in sides)
+        needed, fewest = math.ceil(_LEAST_BEYOND / (1 - _PERCENTILES[name])), min(side.count for side in sides)
         if fewest < needed:
-            return f"too little data: {fewest:,} samples, and {name} needs {needed:,}"
-    return "" if all(found[name] > 0 for found in figures) else _NOT_POSITIVE
+            return f"too little data: {fewest:,} of {needed:,} results"
+    for side, rows in zip(sides, lengths, strict=True):
+        if side.size < _LEAST_BLOCKS * rows[name]:
+            return f"too little data: {side.size} of {_LEAST_BLOCKS * rows[name]} rows"
+    return ""
 
 
 def _margins(blocks: Sequence[_Blocks], names: Sequence[str]) -> dict[str, float]:
@@ -388,7 +401,7 @@ def _of_several_runs(
 
 def _over_runs(name: str, sides: Sequence[Sequence[float | None]]) -> Estimate:
     if any(value is None for side in sides for value in side):
-        return Estimate(why="not measured in every run")
+        return Estimate(why="not in every run")
     if any(value is None or value <= 0 for side in sides for value in side):
         return Estimate(why=_NOT_POSITIVE)
     base, new = ([math.log(value) for value in side if value] for side in sides)
@@ -434,14 +447,14 @@ def _status(differences: Sequence[Difference], limits: set[str], *, invalid: boo
 
 
 def _verdict(differences: Mapping[str, Difference], limits: Sequence[ChangeOutcome]) -> str:
-    deltas = [differences[name] for name in DELTAS]
+    deltas = [differences[name] for name in ("p50", "p99", *sorted({*DELTAS} - {"p50", "p99"}))]
     shown = [found for found in deltas if found.outcome in ("higher", "lower")]
     exceeded = [found.sentence for found in limits if found.outcome == "exceeded"]
     if exceeded:
         return f"{len(exceeded)} of {len(limits)} limits exceeded ({exceeded[0].removesuffix(': exceeded')})."
     if shown:
         word = "/".join(dict.fromkeys("slower" if found.outcome == "higher" else "faster" for found in shown))
-        return f"The new side is {word}: {'; '.join(map(_in_words, shown))}."
+        return f"The new side is {word}: {' and '.join(map(_in_words, shown[:2]))}."
     known = [found for found in deltas if found.outcome == "none"]
     if known:
         widest = max(known, key=lambda found: (found.high or 0) - (found.low or 0))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from .compare import ChangeLimit
     from .limits import Limit
 
 DEFAULT_DATA_FILES = (
@@ -76,6 +77,7 @@ class Settings:
     isolation: str = "read_committed"
     warmup: Warmup = field(default_factory=Warmup)
     fail_if: tuple[Limit, ...] = ()
+    fail_if_change: tuple[ChangeLimit, ...] = ()
     result: Path | None = None
     html: Path | None = None
     json: Path | None = None
@@ -255,6 +257,13 @@ def limit(text: str) -> Limit:
     return parse(text)
 
 
+def change_limit(text: str) -> ChangeLimit:
+    """A limit of --fail-if of PerfReport.py compare."""
+    from .compare import parse  # likewise
+
+    return parse(text)
+
+
 _CONNECTION, _SENDING, _READING = "connection", "what to send", "what to read"
 _TRACING, _ENDING, _OUTPUT, _TOPICS = "tracing", "when to stop", "output", "topics"
 
@@ -308,6 +317,9 @@ _OPTIONS = (
            "averages are printed over the last that many messages"),
     Option("fail_if", "--fail-if", "FAIL_IF", _OUTPUT, limit, "none",
            "end with exit code 6 when this holds, such as 'p99 > 250ms' (may be repeated)", repeats=True),
+    Option("fail_if_change", "--fail-if", "FAIL_IF", _OUTPUT, change_limit, "none",
+           "end with exit code 6 when a change is surely beyond this, such as 'p99 > +10%' (may be repeated)",
+           repeats=True),
     Option("result", "--result", "RESULT_FILE", _OUTPUT, result_path, "none",
            "write the result to this file as JSON (docs/result.md)"),
     Option("html", "--html", "HTML_FILE", _OUTPUT, result_path, "none",

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from ..compare import Comparison, Difference, percent
 from ..result import ConsumerResult
 from ..run import Report
 from ..series import BacklogRow, Row
@@ -85,6 +86,64 @@ def percentiles(distributions: Iterable[tuple[str, str, str, Histogram, int]]) -
         },
         layout={"hovermode": "closest"},
         scale="yaxis",
+    )
+
+
+def of_comparison(comparison: Comparison, base: Sequence[Report], new: Sequence[Report]) -> dict[str, Plot]:
+    """The plots of a comparison: intervals, percentiles and time, the two sides over each other."""
+    sides = (("base", "blue", "dash", base), ("new", "orange", "solid", new))
+    consumers = [
+        (name, colour, dash, report.consumer)
+        for name, colour, dash, reports in sides
+        for report in reports
+        if report.consumer is not None and report.consumer.summary.measured
+    ]
+    if not consumers:
+        return {}
+    curves = [(name, colour, dash, Histogram.from_state(consumer.histograms["delta_ms"]), 1)
+              for name, colour, dash, consumer in consumers]  # fmt: skip
+    over_time = []
+    for name, colour, dash, consumer in consumers:
+        rows = consumer.summary.series
+        for figure, width in (("p99", 2.5), ("p50", 1.2)):
+            over_time.append(time_trace(
+                rows, values=[getattr(row, f"{figure}_ms") for row in rows], since_ms=rows[0].start_ms, width=width,
+                name=f"{name} {figure}", colour=colour, hover=f"{name} {figure} %{{y}} ms<extra></extra>",
+            ))  # fmt: skip
+    known = [found for found in comparison.differences if found.low is not None]
+    return {**({"intervals": _intervals(known)} if known else {}), "percentiles": percentiles(curves),
+            "time": _overlaid(over_time)}  # fmt: skip
+
+
+def _overlaid(traces: list[dict[str, Any]]) -> Plot:
+    return Plot(
+        title="Over time",
+        caption="Second by second since each run's first result, by Kafka's timestamps.",
+        size="short",
+        traces=traces,
+        axes={"xaxis": {"title": {"text": "s"}}, "yaxis": {"title": {"text": "ms"}, "rangemode": "tozero"}},
+        scale="yaxis",
+    )
+
+
+def _intervals(known: Sequence[Difference]) -> Plot:
+    traces = []
+    for found in known:
+        low, change, high = (100 * (value or 0) for value in (found.low, found.change, found.high))
+        colour = {"higher": "orange", "lower": "teal"}.get(found.outcome, "grey")
+        words = f"{found.metric}: {percent(found.change)}, {percent(found.low)} to {percent(found.high)}<extra></extra>"
+        traces.append({"name": found.metric, "colour": colour, "x": [low, change, high], "y": [found.metric] * 3,
+                       "mode": "lines+markers", "width": 4, "sizes": [0, 13, 0], "hover": words})  # fmt: skip
+    return Plot(
+        title="Differences",
+        caption="New against base, in percent; a line that crosses 0 shows no difference.",
+        size="short",
+        traces=traces,
+        axes={
+            "xaxis": {"title": {"text": "change, %"}, "zeroline": True, "rangemode": "tozero"},
+            "yaxis": {"type": "category", "autorange": "reversed"},
+        },
+        layout={"hovermode": "closest"},
     )
 
 

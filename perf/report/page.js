@@ -4,7 +4,7 @@ const charts = JSON.parse(document.getElementById("charts").textContent);
 const PRINTED = { width: 640, tall: 420, short: 240 }; // px of a page
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-const axis = (more) => ({ gridwidth: 1, zeroline: false, automargin: true, fixedrange: false, ...more });
+const axis = (more) => ({ gridwidth: 1, zeroline: false, zerolinewidth: 2, automargin: true, fixedrange: false, ...more });
 
 function layout(more) {
   return {
@@ -15,11 +15,11 @@ function layout(more) {
 
 function traces(chart) {
   return chart.traces.map((one) => ({
-    type: one.type || "scatter", mode: "lines", name: one.name, x: one.x, y: one.y, customdata: one.labels,
+    type: one.type || "scatter", mode: one.mode || "lines", name: one.name, x: one.x, y: one.y, customdata: one.labels,
     xaxis: "x", yaxis: one.axis || "y", visible: one.hidden ? false : true, fill: one.fill ? "tozeroy" : "none",
     fillcolor: one.fill ? colour(one.colour) + "33" : undefined, hovertemplate: one.hover,
     line: { color: colour(one.colour), width: one.width || 2, dash: one.dash || "solid", shape: one.shape || "linear" },
-    marker: { color: colour(one.colour) },
+    marker: { color: colour(one.colour), size: one.sizes },
   }));
 }
 

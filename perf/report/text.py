@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ..clock import ClockOffset
+from ..compare import ChangeOutcome, Comparison, percent
 from ..limits import Outcome
 from ..run import JudgedLimit
 from ..stats import Distribution, Event, WindowAverage
@@ -42,12 +43,30 @@ def summary_lines(title: str, summary: msgspec.Struct) -> Iterator[str]:
         yield from _field_lines(name, getattr(summary, name))
 
 
-def limit_lines(outcomes: Sequence[Outcome | JudgedLimit]) -> Iterator[str]:
+def limit_lines(outcomes: Sequence[Outcome | JudgedLimit | ChangeOutcome]) -> Iterator[str]:
     """Each limit with its value."""
     if outcomes:
         yield ""
         yield "Limits"
         yield from (f"  {outcome.sentence}" for outcome in outcomes)
+
+
+def comparison_lines(comparison: Comparison) -> Iterator[str]:
+    """The differences as a table, what makes them doubtful, and the limits."""
+    share = f"{comparison.confidence:.0%} interval"
+    rows = [["", "base", "new", "difference", share, ""]]
+    for found in comparison.differences:
+        if found.base is not None or found.new is not None:
+            interval = "n/a" if found.low is None else f"{percent(found.low)} to {percent(found.high)}"
+            told = {"none": "no difference shown", "unknown": found.why}.get(found.outcome, found.outcome)
+            rows.append([found.metric, number(found.base), number(found.new), percent(found.change), interval, told])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    yield from (comparison.verdict, "", f"Method: {comparison.method}.", "Times in ms, throughput in messages/s.", "")
+    for label, *figures, told in rows:
+        cells = "  ".join(f"{cell:>{width}}" for cell, width in zip(figures, widths[1:-1], strict=True))
+        yield f"  {label:{widths[0]}}  {cells}  {told}".rstrip()
+    yield from (f"  warning: {note}" for note in comparison.notes)
+    yield from limit_lines(comparison.limits)
 
 
 def utc(stamp_ms: int) -> str:
