@@ -61,11 +61,12 @@ def main() -> int:
 
 def compare_sides(words: Sequence[str]) -> int:
     """`PerfReport.py compare`: the stages in order; returns the exit code."""
-    parser = settings.parser(f"{Path(__file__).name} {COMPARE}", COMPARE_FIELDS, COMPARE_HELP, COMPARE_EXAMPLES, ())
+    name, table = f"{Path(__file__).name} {COMPARE}", settings.COMPARE_OPTIONS
+    parser = settings.parser(name, COMPARE_FIELDS, COMPARE_HELP, COMPARE_EXAMPLES, (), table=table)
     parser.usage = "%(prog)s [-h] [--html FILE] [--json FILE] [--fail-if LIMIT] BASE [BASE ...] -- NEW [NEW ...]"
     parser.add_argument("runs", nargs="+", metavar="RUN", help="the base's runs, then -- and the new ones")
     arguments = parser.parse_intermixed_args([_AND if word == "--" else word for word in words])
-    options = settings.load(arguments, COMPARE_FIELDS)
+    options = settings.load(arguments, COMPARE_FIELDS, table=table)
     base, new = _sides(arguments.runs)
     from perf import result, run
     from perf.compare import compare

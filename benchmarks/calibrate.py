@@ -19,9 +19,9 @@ from perf.run import Report, report_of
 from perf.stats import Statistics
 
 CORRELATION, LEVEL_SPREAD = 0.7, 0.1
-TYPICAL_MS, MESSAGE_SPREAD, PER_SECOND, SECONDS = 20.0, 0.4, 100, 300
+TYPICAL_MS, MESSAGE_SPREAD, PER_SECOND, SECONDS = 20.0, 0.4, 200, 300
 RUN_SPREAD, SHORT_SECONDS = 0.02, 120  # between runs, where there are several on a side
-_POOL = 100_000
+_POOL = 20_000
 _STAMP_MS = 1_795_000_000_000
 
 

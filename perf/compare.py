@@ -11,6 +11,7 @@ import math
 import random
 import re
 import statistics
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -33,6 +34,7 @@ _MOST_SHOWN = 10
 _LEAST_BLOCKS = 10
 _LEAST_BLOCK_ROWS = 5
 _BLOCK_PER_CORRELATION = 4  # rows of a block for each row of correlation time
+_LOST_AT_EDGES = 1 / 8  # of the variance, at most, where blocks of that length cut an AR(1) process: docs/compare.md
 _LEAST_BEYOND = 20  # samples above a percentile
 _PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 DELTAS = ("mean", *_PERCENTILES)
@@ -355,7 +357,7 @@ def _margins(blocks: Sequence[_Blocks], names: Sequence[str]) -> dict[str, float
     complete = {name: values for name, values in replicates.items() if len(values) == REPLICATES}
     errors = {name: statistics.stdev(values) for name, values in complete.items()}
     fewest = min(side.number for side in blocks)
-    wider = math.sqrt(fewest / (fewest - 1)) * _together(complete, errors) / _normal_quantile()
+    wider = math.sqrt(fewest / (fewest - 1) / (1 - _LOST_AT_EDGES)) * _together(complete, errors) / _normal_quantile()
     return {name: error * wider * student_quantile(fewest - 1) for name, error in errors.items()}
 
 
@@ -420,10 +422,11 @@ def student_quantile(freedom: float, together: int = 1) -> float:
     """How many standard errors a two-sided t interval of CONFIDENCE goes; `together`: Bonferroni for so many."""
     steps = 4_000
     width = math.pi / 2 / steps  # with t = sqrt(freedom) tan(angle), the density is cos(angle) ** (freedom − 1)
-    heights = [math.cos((at + 0.5) * width) ** (freedom - 1) for at in range(steps)]
-    wanted = (1 - (1 - CONFIDENCE) / together) * sum(heights)
-    at = next(number for number, area in enumerate(accumulate(heights)) if area >= wanted)
-    return math.sqrt(freedom) * math.tan((at + 0.5) * width)
+    areas = list(accumulate(math.cos((at + 0.5) * width) ** (freedom - 1) for at in range(steps)))
+    wanted = (1 - (1 - CONFIDENCE) / together) * areas[-1]
+    at = bisect_left(areas, wanted)
+    before = areas[at - 1] if at else 0.0
+    return math.sqrt(freedom) * math.tan((at + (wanted - before) / (areas[at] - before)) * width)
 
 
 def _normal_quantile() -> float:

@@ -209,20 +209,20 @@ class _Occupancy:
         return [part + whole for part, whole in zip(self._partial, accumulate(self._jumps), strict=False)]
 
 
-def bucket_of(delta_ms: int) -> int:
+def bucket_of(delta_ms: int, precision: int = _PRECISION) -> int:
     """The bucket of a delta: its own below 200 ms, and above that 100 buckets per power of two; negatives mirror."""
     magnitude = abs(delta_ms)
-    if magnitude < 2 * _PRECISION:
+    if magnitude < 2 * precision:
         return delta_ms
-    shift = (magnitude // _PRECISION).bit_length() - 1
-    bucket = _PRECISION * shift + (magnitude >> shift)
+    shift = (magnitude // precision).bit_length() - 1
+    bucket = precision * shift + (magnitude >> shift)
     return bucket if delta_ms >= 0 else -bucket
 
 
-def highest_in(bucket: int) -> int:
+def highest_in(bucket: int, precision: int = _PRECISION) -> int:
     """The highest delta of a bucket: at most 1 % above any other of it."""
-    shift = max(abs(bucket) // _PRECISION - 1, 0)
-    lowest = (abs(bucket) - _PRECISION * shift) << shift
+    shift = max(abs(bucket) // precision - 1, 0)
+    lowest = (abs(bucket) - precision * shift) << shift
     return lowest + (1 << shift) - 1 if bucket >= 0 else -lowest
 
 

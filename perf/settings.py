@@ -317,9 +317,6 @@ _OPTIONS = (
            "averages are printed over the last that many messages"),
     Option("fail_if", "--fail-if", "FAIL_IF", _OUTPUT, limit, "none",
            "end with exit code 6 when this holds, such as 'p99 > 250ms' (may be repeated)", repeats=True),
-    Option("fail_if_change", "--fail-if", "FAIL_IF", _OUTPUT, change_limit, "none",
-           "end with exit code 6 when a change is surely beyond this, such as 'p99 > +10%' (may be repeated)",
-           repeats=True),
     Option("result", "--result", "RESULT_FILE", _OUTPUT, result_path, "none",
            "write the result to this file as JSON (docs/result.md)"),
     Option("html", "--html", "HTML_FILE", _OUTPUT, result_path, "none",
@@ -338,8 +335,13 @@ _OPTIONS = (
            "LogAppendTime",
            "message.timestamp.type of the topics"),
 )
+_CHANGES = Option("fail_if_change", "--fail-if", "FAIL_IF", _OUTPUT, change_limit, "none",
+                  "end with exit code 6 when a change is surely beyond this, such as 'p99 > +10%' (may be repeated)",
+                  repeats=True)
 # fmt: on
 OPTIONS: Mapping[str, Option] = {option.field: option for option in _OPTIONS}
+#: Those of PerfReport.py compare, whose --fail-if is another.
+COMPARE_OPTIONS: Mapping[str, Option] = {**OPTIONS, _CHANGES.field: _CHANGES}
 
 
 def from_command_line(
@@ -350,7 +352,13 @@ def from_command_line(
 
 
 def parser(
-    script: str, fields: Sequence[str], description: str | None, examples: str, variables: Sequence[tuple[str, str]]
+    script: str,
+    fields: Sequence[str],
+    description: str | None,
+    examples: str,
+    variables: Sequence[tuple[str, str]],
+    *,
+    table: Mapping[str, Option] = OPTIONS,
 ) -> argparse.ArgumentParser:
     """The argument parser of a script that has the options `fields`; `variables` are listed for the connection."""
     result = argparse.ArgumentParser(
@@ -361,7 +369,7 @@ def parser(
         allow_abbrev=False,
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for option in (OPTIONS[name] for name in fields):
+    for option in (table[name] for name in fields):
         if option.group not in groups:
             groups[option.group] = result.add_argument_group(option.group)
         groups[option.group].add_argument(
@@ -379,11 +387,12 @@ def load(
     fields: Sequence[str],
     environment: Mapping[str, str] = os.environ,
     dotenv: Path = Path(".env"),
+    table: Mapping[str, Option] = OPTIONS,
 ) -> Settings:
     """Validate the parsed flags with the variables of `environment` and `.env` behind them. Raises SettingsError."""
     merged = merged_environment(environment, dotenv)
     values: dict[str, Any] = {"environment": merged}
-    for option in (OPTIONS[name] for name in fields):
+    for option in (table[name] for name in fields):
         given = getattr(arguments, option.field)
         variable_value = merged.get(option.variable)
         if option.repeats:

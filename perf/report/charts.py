@@ -12,12 +12,12 @@ import msgspec
 from ..compare import Comparison, Difference, percent
 from ..result import ConsumerResult
 from ..run import Report
-from ..series import BacklogRow, Row
+from ..series import BacklogRow, Row, bucket_of, highest_in
 from ..stats import Histogram
 from .hdr import ticks
 
 _Row = Row | BacklogRow
-_PER_DOUBLING = 8  # bars of the histogram for each doubling of the delta
+_PER_DOUBLING, _MOST_LABELS = 8, 10  # bars of the histogram for each doubling of the delta
 _LINES = {"solid": "solid", "dash": "dashed", "dashdot": "dashed", "dot": "dotted"}
 _RATIO_TICKS = [2, 10, 100, 1_000, 10_000, 100_000, 1_000_000]
 _RATIO_LABELS = ["50 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "99.9999 %"]
@@ -103,7 +103,7 @@ def of_comparison(comparison: Comparison, base: Sequence[Report], new: Sequence[
     curves = [(name, colour, dash, Histogram.from_state(consumer.histograms["delta_ms"]), 1)
               for name, colour, dash, consumer in consumers]  # fmt: skip
     over_time = []
-    for name, colour, dash, consumer in consumers:
+    for name, colour, _, consumer in consumers:
         rows = consumer.summary.series
         for figure, width in (("p99", 2.5), ("p50", 1.2)):
             over_time.append(time_trace(
@@ -213,54 +213,27 @@ def time_trace(
 def _histogram(consumer: ConsumerResult) -> Plot:
     bars: Counter[int] = Counter()
     for value, count in Histogram.from_state(consumer.histograms["delta_ms"]).cells():
-        bars[_bar(value)] += count
-    total = sum(bars.values())
+        bars[bucket_of(value, _PER_DOUBLING)] += count
     numbers = range(min(bars), max(bars) + 1)
-    edges = {number: _edges(number) for number in numbers}
-    numbers_shown = [number for number in numbers if edges[number][0] <= edges[number][1]]
-    labels = [
-        f"{low} ms" if low == high else f"{low} to {high} ms" for low, high in map(edges.__getitem__, numbers_shown)
-    ]
-    marked = _spread(range(len(numbers_shown)))
+    lowest = [highest_in(number - 1, _PER_DOUBLING) + 1 for number in numbers]
+    highest = [highest_in(number, _PER_DOUBLING) for number in numbers]
+    labels = [f"{low} ms" if low == high else f"{low} to {high} ms" for low, high in zip(lowest, highest, strict=True)]
+    marked = range(0, len(numbers), max(1, math.ceil(len(numbers) / _MOST_LABELS)))
+    trace = {
+        "name": "delta", "type": "bar", "colour": "blue", "x": list(range(len(numbers))),
+        "y": [bars[number] for number in numbers], "labels": labels,
+        "hover": "%{customdata}: %{y:,} messages<extra></extra>",
+    }  # fmt: skip
+    ticks_shown = {"tickvals": list(marked), "ticktext": [str(lowest[at]) for at in marked], "tickangle": 0}
     return Plot(
         title="Histogram",
-        caption=f"How many of {total:,} deltas were how long; bars widen with the delta.",
+        caption=f"How many of {sum(bars.values()):,} deltas were how long; bars widen with the delta.",
         size="short",
-        traces=[{
-            "name": "delta", "type": "bar", "colour": "blue", "x": list(range(len(numbers_shown))),
-            "y": [bars[number] for number in numbers_shown], "labels": labels,
-            "hover": "%{customdata}: %{y:,} messages<extra></extra>",
-        }],
-        axes={
-            "xaxis": {"tickvals": marked, "ticktext": [str(edges[numbers_shown[at]][0]) for at in marked],
-                      "title": {"text": "ms"}, "tickangle": 0},
-            "yaxis": {"title": {"text": "messages"}},
-        },
+        traces=[trace],
+        axes={"xaxis": {**ticks_shown, "title": {"text": "ms"}}, "yaxis": {"title": {"text": "messages"}}},
         layout={"bargap": 0.08, "hovermode": "closest"},
         scale="yaxis",
-    )  # fmt: skip
-
-
-def _bar(value: int) -> int:
-    """The number of a value's bar: its own for small ones, then so many for each doubling; negatives mirror."""
-    size = abs(value)
-    number = size if size < _PER_DOUBLING else _PER_DOUBLING + int(_PER_DOUBLING * math.log2(size / _PER_DOUBLING))
-    return number if value >= 0 else -number
-
-
-def _edges(number: int) -> tuple[int, int]:
-    """The lowest and highest whole value of a bar; no value lies in it where the lowest is above the highest."""
-    size = abs(number)
-    if size < _PER_DOUBLING:
-        low = high = size
-    else:
-        low, high = (math.ceil(_PER_DOUBLING * 2 ** ((size + more) / _PER_DOUBLING - 1)) for more in (0, 1))
-        high -= 1
-    return (low, high) if number >= 0 else (-high, -low)
-
-
-def _spread(positions: Sequence[int], most: int = 10) -> list[int]:
-    return list(positions[:: max(1, math.ceil(len(positions) / most))])
+    )
 
 
 def _width(rows: Sequence[Row]) -> str:
