@@ -59,7 +59,7 @@ def _differences(comparison: Comparison) -> str:
         cells += [_share(f"{path}.{name}", getattr(found, name)) for name in ("change", "low", "high")]
         told = _TOLD.get(found.outcome) or html.escape(found.why)
         rows.append([found.metric, *cells, told])
-    head = ["delta and others", "base", "new", "difference", "from", "to", ""]
+    head = ["delta and others", "base", "new", "difference", "from", "to", "outcome"]
     note = (
         "<p class=note>Times in ms, throughput in messages/s. The true differences of the delta lie between “from” and "
         f"“to”, all of them together in {comparison.confidence:.0%} of comparisons. Of several runs, base and new are "

@@ -58,7 +58,7 @@ def files(tmp_path: Path) -> Path:
 def test_java_makes_the_same_percentiles_of_the_log(jar: Path, files: Path) -> None:
     """Each line of our .hgrm is the one that Java's HdrHistogram makes of the whole run's histogram in our .hlog."""
     ours, java = numbers(files / "plain.hgrm"), numbers(processed(jar, files / "plain.hlog", "-tag", "delta"))
-    assert len(ours) == len(java) > 30
+    assert len(ours) == len(java) > 20
     for mine, theirs in zip(ours, java, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-6, abs=1e-9)
 
@@ -79,4 +79,4 @@ def test_deltas_below_0_are_neither_lost_nor_in_the_way(jar: Path, files: Path) 
     log = files / "with_negatives.hlog"
     assert numbers(processed(jar, log, "-tag", "delta"))[-1][2] == len(DELTAS_MS)
     below = numbers(processed(jar, log, "-tag", "delta_negative"))
-    assert (below[0][0], below[-1][0], below[-1][2]) == (pytest.approx(3), pytest.approx(700, rel=0.001), 3)
+    assert [below[0][0], below[-1][0], below[-1][2]] == pytest.approx([3, 700, 3], rel=0.001)

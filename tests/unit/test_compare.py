@@ -103,7 +103,7 @@ def test_several_runs_are_welchs_interval(pipeline: Simulation) -> None:
     freedom = sum(shares) ** 2 / (shares[0] ** 2 / 2 + shares[1] ** 2 / 3)
     ratio = statistics.fmean(logs[1]) - statistics.fmean(logs[0])
     margin = student_quantile(freedom, len(DELTAS)) * math.sqrt(sum(shares))
-    found = by_name(compare(*sides))["mean"]
+    found = by_name(compare(sides[0], sides[1]))["mean"]
     assert found.change == pytest.approx(math.expm1(ratio))
     assert (found.low, found.high) == pytest.approx((math.expm1(ratio - margin), math.expm1(ratio + margin)))
     assert found.base == pytest.approx(math.exp(statistics.fmean(logs[0])))

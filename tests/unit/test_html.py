@@ -7,6 +7,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -48,7 +49,7 @@ class Tags(HTMLParser):
 @pytest.fixture
 def report() -> Report:
     """A run with texts from outside in all places that can have them."""
-    changes = {
+    changes: dict[str, Any] = {
         "topic": HOSTILE,
         "configuration": {HOSTILE: HOSTILE},
         "limits": [HOSTILE],
