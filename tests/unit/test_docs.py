@@ -13,7 +13,7 @@ from kafka.config import MECHANISMS, VARIABLES
 from perf import clock, compare, result, run, series, stats, trace
 from perf.payload import UNITS, Rejection
 from perf.process import ExitCode
-from perf.settings import COMPARE_OPTIONS, OPTIONS
+from perf.settings import COMPARE_OPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,7 +39,10 @@ def test_flags_of_each_script(script: str) -> None:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for title, fields in ((f"{script}.py", module.FIELDS), (f"{script}.py compare", getattr(module, "COMPARE_FIELDS", ()))):
+    for title, fields in (
+        (f"{script}.py", module.FIELDS),
+        (f"{script}.py compare", getattr(module, "COMPARE_FIELDS", ())),
+    ):
         options = [COMPARE_OPTIONS[field] for field in fields]
         expected = [[option.flag, option.variable, option.default, option.meaning] for option in options]
         assert rows(section(title))[: len(expected)] == expected
