@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SOURCES := *.py kafka perf demo benchmarks tests data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format bench calibrate clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -39,6 +39,9 @@ format: $(READY) ## let ruff format the code
 
 bench: $(READY) ## the benchmarks, side by side with Kafka's own tools and kcat; rewrites docs/benchmarks.md
 	@$(RUN) -m benchmarks
+
+calibrate: $(READY) ## how often the comparison of runs is wrong, on simulated ones; an hour on two cores
+	@$(RUN) -m benchmarks.calibrate
 
 clean: ## remove what was made here
 	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

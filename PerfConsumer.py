@@ -49,6 +49,7 @@ def main() -> int:
     options = settings.from_command_line(__file__, FIELDS, __doc__, EXAMPLES, VARIABLES)
     from kafka.consumer import Consumer
     from kafka.topics import Admin, TopicWatch
+    from kafka.versions import versions
     from perf.meter import Meter, Shares
     from perf.payload import reader_for
     from perf.progress import Progress
@@ -97,6 +98,7 @@ def main() -> int:
         options=options,
         config=config.redacted(),
         histograms=statistics.histograms(),
+        versions=versions(),
         started_at=started_at,
         stop=stop,
         outcome=outcome,

@@ -2,101 +2,134 @@
 """Merge the results of a run's processes into one report: what was sent, what was measured, what was lost.
 
 Lost messages are judged here, where the marks of all producers and the ledgers of all consumers (--trace) meet.
+`PerfReport.py compare` tells whether one set of runs differs from another (--help there).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perf import process, settings
 
 if TYPE_CHECKING:
-    from perf.result import ConsumerResult, ProducerResult
-    from perf.trace import LedgerCounts
+    from perf.run import Report
+    from perf.settings import Settings
 
-FIELDS = ("fail_if",)
+FIELDS = ("html", "json", "hgrm", "hlog", "fail_if")
+COMPARE_FIELDS = ("html", "json", "fail_if_change")
 EXAMPLES = """\
-  ./PerfReport.py producer.json consumer.json
+  ./PerfReport.py producer.json consumer.json --html report.html
   ./PerfReport.py results/*.json --fail-if 'lost > 0' --fail-if 'p99 > 250ms'
+  ./PerfReport.py compare before.json -- after.json --fail-if 'p99 > +10%'
 """
+COMPARE = "compare"
+COMPARE_HELP = """Tell whether one set of runs differs from another, with an interval for each difference.
+
+Each file or folder is one run: a report (--json), a result, or a folder with the results of all its processes.
+"""
+COMPARE_EXAMPLES = """\
+  ./PerfReport.py compare before.json -- after.json --html comparison.html
+  ./PerfReport.py compare runs/base-* -- runs/new-* --fail-if 'p99 > +10%' --fail-if 'throughput < -5%'
+"""
+_AND = "\0"  # stands for the -- between the two sides, which argparse would swallow
 
 
 def main() -> int:
     """The stages in order; returns the exit code."""
+    if sys.argv[1:2] == [COMPARE]:
+        return compare_sides(sys.argv[2:])
     parser = settings.parser(__file__, FIELDS, __doc__, EXAMPLES, ())
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT", help="files written with --result")
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT", help="files written with --result or --json")
     arguments = parser.parse_args()
     options = settings.load(arguments, FIELDS)
-    from perf import result
-    from perf.limits import metrics_of
-    from perf.report.text import limit_lines, summary_lines
-    from perf.result import ConsumerResult, ProducerResult
+    from perf import run
 
     if len({path.resolve() for path in arguments.results}) != len(arguments.results):
         raise settings.SettingsError("a result file is given twice: all it counts would be counted twice")
-    found = [result.read(path) for path in arguments.results]
-    producers = [one for one in found if isinstance(one, ProducerResult)]
-    consumers = [one for one in found if isinstance(one, ConsumerResult)]
-    output, outcomes = process.Output(process.Stop()), [0]
-    metrics: dict[str, float | None] = {}
-    for name, several in (("producer", producers), ("consumer", consumers)):
-        if several:
-            whole = result.merged(several)
-            output.lines(
-                summary_lines(f"Summary of {_several(name, len(several))}, topic {whole.topic}", whole.summary)
-            )
-            metrics |= metrics_of(whole.summary)
-            outcomes.append(_outcome(whole, several))
-    counts = _ledger(producers, consumers)
-    if counts is not None:
-        output.lines(summary_lines("Ledger: messages marked by producers, found by consumers", counts))
-        metrics |= metrics_of(counts)
-        if counts.untraced and not counts.unique:
-            process.log.warning("no result carries a mark: does the operator copy the field, header or key of --trace?")
-    checked = [limit.check(metrics) for limit in options.fail_if]
-    output.lines(limit_lines(checked))
-    outcomes.append(process.ExitCode.LIMIT_EXCEEDED if any(one.exceeded for one in checked) else 0)
-    return process.exit_code(process.Stop(), process.first_of(outcomes), written=not output.lost)
+    found = [one for path in arguments.results for one in run.read(path)]
+    report = run.report_of(found, sources=map(str, arguments.results), limits=options.fail_if)
+    output = process.Output(process.Stop())
+    output.lines(_text(report))
+    _write(report, options)
+    for sentence in report.ended:
+        process.log.warning("%s", sentence)
+    if report.ledger is not None and report.ledger.untraced and not report.ledger.unique:
+        process.log.warning("no result carries a mark: does the operator copy the field, header or key of --trace?")
+    return process.exit_code(process.Stop(), report.exit_code, written=not output.lost)
 
 
-def _ledger(producers: Sequence[ProducerResult], consumers: Sequence[ConsumerResult]) -> LedgerCounts | None:
-    """What became of the marked messages; None where nothing was traced."""
-    from perf import result
-    from perf.trace import Origin, origin_of
+def compare_sides(words: Sequence[str]) -> int:
+    """`PerfReport.py compare`: the stages in order; returns the exit code."""
+    name, table = f"{Path(__file__).name} {COMPARE}", settings.COMPARE_OPTIONS
+    parser = settings.parser(name, COMPARE_FIELDS, COMPARE_HELP, COMPARE_EXAMPLES, (), table=table)
+    parser.usage = "%(prog)s [-h] [--html FILE] [--json FILE] [--fail-if LIMIT] BASE [BASE ...] -- NEW [NEW ...]"
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="the base's runs, then -- and the new ones")
+    arguments = parser.parse_intermixed_args([_AND if word == "--" else word for word in words])
+    options = settings.load(arguments, COMPARE_FIELDS, table=table)
+    base, new = _sides(arguments.runs)
+    from perf import result, run
+    from perf.compare import compare
+    from perf.report.text import comparison_lines
 
-    total = result.ledgers_of(consumers)
-    if total is None:
-        return None
-    expected: dict[Origin, int] = {}
-    for producer in producers:
-        for text, count in producer.marked.items():
-            origin = origin_of(text)
-            if origin is not None:
-                expected[origin] = expected.get(origin, 0) + count
-    return total.counts(expected if producers else None, result.ledgers_of(producers))
+    before, after = ([run.report_of(run.read(path), sources=[str(path)]) for path in side] for side in (base, new))
+    comparison = compare(before, after, options.fail_if_change)
+    output = process.Output(process.Stop())
+    output.lines(comparison_lines(comparison))
+    if options.json is not None:
+        run.write_json(options.json, comparison)
+    if options.html is not None:
+        from perf.report import html_compare
+
+        result.write_file(options.html, html_compare.page(comparison, before, after).encode())
+    return process.exit_code(process.Stop(), comparison.exit_code, written=not output.lost)
 
 
-def _outcome(whole: ConsumerResult | ProducerResult, several: Sequence[ConsumerResult | ProducerResult]) -> int:
-    """The exit code of the whole: the lowest that a process ended with, signals and what is judged anew aside."""
-    from perf.result import ProducerResult
+def _sides(words: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    at = words.index(_AND) if _AND in words else 0
+    base, new = ([Path(word) for word in side] for side in (words[:at], words[at + 1 :]))
+    if not base or not new:
+        raise settings.SettingsError("compare takes the base's runs, then -- and the new runs")
+    if len({path.resolve() for path in (*base, *new)}) != len(base) + len(new):
+        raise settings.SettingsError("a run is given twice: it would be compared with itself")
+    return base, new
 
-    codes = {one.exit_code for one in several if 0 < one.exit_code < process.SIGNALLED}
-    if isinstance(whole, ProducerResult):
-        if whole.summary.acknowledged != whole.summary.messages:
-            codes.add(process.ExitCode.NOT_ACKNOWLEDGED)
-    else:
-        codes.discard(process.ExitCode.NO_MEASUREMENT)  # a consumer without messages does no harm to the others'
-        if not whole.summary.is_valid:
-            codes.add(process.ExitCode.NO_MEASUREMENT)
-    for one in several:
-        if one.exit_code in codes:
-            kind = "producer" if isinstance(one, ProducerResult) else "consumer"
-            process.log.warning(
-                "the %s on %s, topic %s, ended with exit code %d", kind, one.host, one.topic, one.exit_code
-            )
-    return process.first_of(codes)
+
+def _text(report: Report) -> Iterator[str]:
+    from perf.report.text import limit_lines, summary_lines
+
+    for name, count, whole in (
+        ("producer", report.producers, report.producer),
+        ("consumer", report.consumers, report.consumer),
+    ):
+        if whole is not None:
+            yield from summary_lines(f"Summary of {_several(name, count)}, topic {whole.topic}", whole.summary)
+    if report.ledger is not None:
+        yield from summary_lines("Ledger: messages marked by producers, found by consumers", report.ledger)
+    yield from limit_lines(report.limits)
+
+
+def _write(report: Report, options: Settings) -> None:
+    """The files that are asked for."""
+    from perf import result, run
+
+    if options.json is not None:
+        run.write_json(options.json, report)
+    if options.html is not None:
+        from perf.report import html
+
+        result.write_file(options.html, html.page(report).encode())
+    if options.hgrm is not None or options.hlog is not None:
+        from perf.report import hdr
+
+        if report.consumer is None:
+            raise settings.SettingsError("--hgrm and --hlog write deltas, so they need a consumer's result")
+        if options.hgrm is not None:
+            result.write_file(options.hgrm, hdr.percentiles(report.consumer).encode())
+        if options.hlog is not None:
+            result.write_file(options.hlog, hdr.log(report.consumer).encode())
 
 
 def _several(name: str, count: int) -> str:

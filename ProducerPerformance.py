@@ -54,6 +54,7 @@ def main() -> int:
         raise settings.SettingsError("--stamp intended needs --rate: without a schedule no time is intended")
     from kafka.producer import Producer
     from kafka.topics import Admin, TopicWatch
+    from kafka.versions import versions
     from perf.dataset import DataSet
     from perf.progress import Progress
 
@@ -91,6 +92,7 @@ def main() -> int:
         options=options,
         config=config.redacted(),
         histograms={"lateness_us": sending.lateness_us, "ack_us": sending.ack_us},
+        versions=versions(),
         started_at=started_at,
         stop=stop,
         outcome=outcome,

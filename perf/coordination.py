@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from .result import ConsumerResult, Result
+from .result import ConsumerResult, ProducerResult, Result, decoded
 
 MOST_BYTES = 900_000
 HEARTBEAT_S, SILENT_S = 5.0, 45.0
@@ -211,9 +211,7 @@ def result_prefix(run: str, role: str) -> str:
 
 def results(records: Mapping[str, bytes]) -> list[Result]:
     """The results in these records. Raises ResultError for one of another version."""
-    from .result import decoded
-
-    return [decoded(value, "a result of the run") for value in _whole(records)]
+    return [decoded(value, "a result of the run", ConsumerResult | ProducerResult) for value in _whole(records)]
 
 
 class _Part(msgspec.Struct, frozen=True, array_like=True):

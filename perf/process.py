@@ -12,6 +12,7 @@ import errno
 import io
 import logging
 import os
+import platform
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -156,14 +157,16 @@ def report(
     stop: Stop,
     outcome: int,
     output: Output | None = None,
+    versions: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
     publish: Callable[[Result], None] | None = None,
 ) -> int:
     """Print the summary and the limits, write the result file if one is asked for, and return the exit code.
 
-    `publish` gets the result, too; what it raises is said, and leads to exit code 1 where there is no other.
+    `versions` are those of what the script uses; this tool's and Python's are added. `publish` gets the result, too;
+    what it raises is said, and leads to exit code 1 where there is no other.
     """
-    from . import result
+    from . import __version__, result
     from .limits import metrics_of
     from .report.text import limit_lines, summary_lines
 
@@ -185,6 +188,7 @@ def report(
         started_at=started_at,
         exit_code=code,
         limits=[checked.sentence for checked in outcomes],
+        versions={"tool": __version__, "python": platform.python_version(), **(versions or {})},
         details=details or {},
     )
     try:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -42,6 +43,7 @@ class _Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     configuration: dict[str, str]
     histograms: dict[str, HistogramState]
     limits: list[str]
+    versions: dict[str, str] = {}
 
 
 class ConsumerResult(_Result, frozen=True, kw_only=True, tag="consumer"):
@@ -76,6 +78,7 @@ def of(
     started_at: str,
     exit_code: int,
     limits: Sequence[str] = (),
+    versions: Mapping[str, str] = MappingProxyType({}),
     details: Mapping[str, Any],
 ) -> Result:
     """The result that holds `summary`, and its kind's own fields from `details`. `configuration` must be redacted."""
@@ -86,6 +89,7 @@ def of(
         "started_at": started_at,
         "exit_code": exit_code,
         "limits": list(limits),
+        "versions": dict(versions),
         **details,
     }
     if isinstance(summary, ConsumerSummary):
@@ -110,33 +114,44 @@ def of_statistics(statistics: Statistics, *, topic: str) -> ConsumerResult:
 
 def write(path: Path, result: Result) -> None:
     """Write `result` to `path`. Raises ResultError."""
+    write_file(path, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file that is never seen half-written. Raises ResultError."""
     path = path.resolve()  # a link stays a link
     partial = path.with_name(f".{path.name[:200]}.{os.getpid()}.partial")
     try:
         try:
-            partial.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+            partial.write_bytes(content)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise ResultError(f"the result file {path} was not written: {os.strerror(error.errno or 0)}") from error
+        raise ResultError(f"the file {path} was not written: {os.strerror(error.errno or 0)}") from error
 
 
 def read(path: Path) -> Result:
     """Read a result file. Raises ResultError."""
+    found: Result = read_as(path, ConsumerResult | ProducerResult)
+    return found
+
+
+def read_as(path: Path, kinds: Any) -> Any:
+    """Read a file that holds one of these (tagged) structs. Raises ResultError."""
     try:
-        return decoded(path.read_bytes(), str(path))
+        return decoded(path.read_bytes(), str(path), kinds)
     except OSError as error:
         raise ResultError(f"cannot read the result file {path}: {os.strerror(error.errno or 0)}") from error
 
 
-def decoded(content: bytes, name: str) -> Result:
-    """The result in `content`, which the errors call `name`. Raises ResultError."""
+def decoded(content: bytes, name: str, kinds: Any) -> Any:
+    """The struct of `kinds` (tagged) in `content`, which the errors call `name`. Raises ResultError."""
     try:
         version = msgspec.json.decode(content, type=_Versioned).version
         if version != VERSION:
             raise ResultError(f"{name} has version {version} of the result's format; this tool reads {VERSION}")
-        return msgspec.json.decode(content, type=ConsumerResult | ProducerResult)
+        return msgspec.json.decode(content, type=kinds)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ResultError(f"{name} is no result file of this tool: {error}") from error
 
@@ -177,6 +192,7 @@ def _merged(results: Sequence[Result]) -> Result:
         "topic": _joined(result.topic for result in results),
         "configuration": dict(set.intersection(*(set(result.configuration.items()) for result in results))),
         "limits": sorted({sentence for result in results for sentence in result.limits}),
+        "versions": _versions([result.versions for result in results]),
     }
     consumers = [result for result in results if isinstance(result, ConsumerResult)]
     if len(consumers) == len(results):
@@ -269,6 +285,11 @@ def _merged_producers(
 
 def _joined(texts: Iterable[str]) -> str:
     return ", ".join(sorted({part for text in texts for part in text.split(", ")}))
+
+
+def _versions(several: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    names = sorted({name for versions in several for name in versions})
+    return {name: _joined(versions[name] for versions in several if name in versions) for name in names}
 
 
 def _epoch_ms(moment: str) -> int:

@@ -22,6 +22,7 @@ import msgspec
 MOST_ROWS = 300
 MOST_BUCKETS = 50_000  # of all rows together, at 10 bytes each: 166 per row when there are 300
 _PRECISION = 100  # buckets per power of two: a bucket is at most 1 % of its values wide
+_MOST_BACKLOG_ROWS = 1_000
 _MOST_PENDING = 1_536  # values
 _PENDING_ROW = 4  # the memory of a pending row beside its values, in values
 _RowsState = list[tuple[int, str, int, int, list[int], list[int]]]
@@ -41,6 +42,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: int
     max_ms: int
     min_ms: int
+
+
+class BacklogRow(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of the measured messages were in the pipeline, on average, from `start_ms` until `width_s` later."""
+
+    start_ms: int
+    width_s: int
+    messages: float
 
 
 class SeriesState(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +114,26 @@ class TimeSeries:
         self._settle()
         return [_row(number, self._width_s, cells) for number, cells in sorted(self._rows.items())]
 
+    def backlog(self) -> list[BacklogRow]:
+        """The mean number of messages between their input's stamp and their result's, without gaps from row to row.
+
+        By Little's law, from the deltas alone; within its row a result is taken to come in the middle.
+        """
+        self._settle()
+        first, last = (min(self._rows), max(self._rows)) if self._rows else (0, -1)
+        merge = max(1, -(-(last - first + 1) // _MOST_BACKLOG_ROWS))  # a long gap costs resolution, never memory
+        width_s, start_s = self._width_s * merge, first * self._width_s
+        occupancy = _Occupancy((last - first) // merge + 1)
+        for number, cells in self._rows.items():
+            end = (number - first + 0.5) / merge
+            for bucket, count in zip(cells.buckets, cells.counts, strict=True):
+                if bucket > 0:
+                    occupancy.add(end - highest_in(bucket) / (1_000 * width_s), end, count)
+        return [
+            BacklogRow(start_ms=(start_s + at * width_s) * 1_000, width_s=width_s, messages=messages)
+            for at, messages in enumerate(occupancy.means())
+        ]
+
     def buckets(self) -> list[dict[int, int]]:
         """The histogram of each row of `rows()`: bucket → how often. See `bucket_of` and `highest_in`."""
         self._settle()
@@ -157,20 +186,43 @@ class TimeSeries:
             self._rows[wide] = _joined(self._rows[wide], cells) if wide in self._rows else cells
 
 
-def bucket_of(delta_ms: int) -> int:
+class _Occupancy:
+    """The mean number of intervals that cover each of `size` bins of width 1 from 0 on."""
+
+    def __init__(self, size: int) -> None:
+        self._partial = [0.0] * size  # of intervals that begin or end in the bin
+        self._jumps = [0] * (size + 1)  # change in the number of those that cover the bin wholly
+
+    def add(self, begin: float, end: float, count: int) -> None:
+        """Add `count` intervals that end in one of the bins; what is before the first one is cut."""
+        begin = max(begin, 0.0)
+        first, last = int(begin), int(end)
+        if first == last:
+            self._partial[first] += count * (end - begin)
+            return
+        self._partial[first] += count * (first + 1 - begin)
+        self._partial[last] += count * (end - last)
+        self._jumps[first + 1] += count
+        self._jumps[last] -= count
+
+    def means(self) -> list[float]:
+        return [part + whole for part, whole in zip(self._partial, accumulate(self._jumps), strict=False)]
+
+
+def bucket_of(delta_ms: int, precision: int = _PRECISION) -> int:
     """The bucket of a delta: its own below 200 ms, and above that 100 buckets per power of two; negatives mirror."""
     magnitude = abs(delta_ms)
-    if magnitude < 2 * _PRECISION:
+    if magnitude < 2 * precision:
         return delta_ms
-    shift = (magnitude // _PRECISION).bit_length() - 1
-    bucket = _PRECISION * shift + (magnitude >> shift)
+    shift = (magnitude // precision).bit_length() - 1
+    bucket = precision * shift + (magnitude >> shift)
     return bucket if delta_ms >= 0 else -bucket
 
 
-def highest_in(bucket: int) -> int:
+def highest_in(bucket: int, precision: int = _PRECISION) -> int:
     """The highest delta of a bucket: at most 1 % above any other of it."""
-    shift = max(abs(bucket) // _PRECISION - 1, 0)
-    lowest = (abs(bucket) - _PRECISION * shift) << shift
+    shift = max(abs(bucket) // precision - 1, 0)
+    lowest = (abs(bucket) - precision * shift) << shift
     return lowest + (1 << shift) - 1 if bucket >= 0 else -lowest
 
 

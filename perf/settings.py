@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from .compare import ChangeLimit
     from .limits import Limit
 
 DEFAULT_DATA_FILES = (
@@ -80,7 +81,12 @@ class Settings:
     isolation: str = "read_committed"
     warmup: Warmup = field(default_factory=Warmup)
     fail_if: tuple[Limit, ...] = ()
+    fail_if_change: tuple[ChangeLimit, ...] = ()
     result: Path | None = None
+    html: Path | None = None
+    json: Path | None = None
+    hgrm: Path | None = None
+    hlog: Path | None = None
     partitions: int = 1
     replication_factor: int = -1
     timestamp_type: str = "LogAppendTime"
@@ -286,6 +292,13 @@ def limit(text: str) -> Limit:
     return parse(text)
 
 
+def change_limit(text: str) -> ChangeLimit:
+    """A limit of --fail-if of PerfReport.py compare."""
+    from .compare import parse  # likewise
+
+    return parse(text)
+
+
 _CONNECTION, _SENDING, _READING = "connection", "what to send", "what to read"
 _TRACING, _RUN, _ENDING, _OUTPUT, _TOPICS = "tracing", "one run of many processes", "when to stop", "output", "topics"
 
@@ -351,6 +364,14 @@ _OPTIONS = (
            "end with exit code 6 when this holds, such as 'p99 > 250ms' (may be repeated)", repeats=True),
     Option("result", "--result", "RESULT_FILE", _OUTPUT, result_path, "none",
            "write the result to this file as JSON (docs/result.md)"),
+    Option("html", "--html", "HTML_FILE", _OUTPUT, result_path, "none",
+           "write the report to this file as a page that needs no network"),
+    Option("json", "--json", "JSON_FILE", _OUTPUT, result_path, "none",
+           "write the merged results, and what was judged, to this file (docs/result.md)"),
+    Option("hgrm", "--hgrm", "HGRM_FILE", _OUTPUT, result_path, "none",
+           "write the delta's percentiles to this file as HdrHistogram's plotters read them"),
+    Option("hlog", "--hlog", "HLOG_FILE", _OUTPUT, result_path, "none",
+           "write the deltas to this file as an HdrHistogram V2 log"),
     Option("partitions", "--partitions", "PARTITIONS", _TOPICS, count_of, "1",
            "partitions of each topic"),
     Option("replication_factor", "--replication-factor", "REPLICATION_FACTOR", _TOPICS, count_of,
@@ -363,8 +384,13 @@ _OPTIONS = (
     Option("output_topic", "--output", "OUTPUT_TOPIC", _TOPICS, topic_name, "none",
            "the topic that the streams operator writes its results to"),
 )
+_CHANGES = Option("fail_if_change", "--fail-if", "FAIL_IF", _OUTPUT, change_limit, "none",
+                  "end with exit code 6 when a change is surely beyond this, such as 'p99 > +10%' (may be repeated)",
+                  repeats=True)
 # fmt: on
 OPTIONS: Mapping[str, Option] = {option.field: option for option in _OPTIONS}
+#: Those of PerfReport.py compare, whose --fail-if is another.
+COMPARE_OPTIONS: Mapping[str, Option] = {**OPTIONS, _CHANGES.field: _CHANGES}
 
 
 def from_command_line(
@@ -375,7 +401,13 @@ def from_command_line(
 
 
 def parser(
-    script: str, fields: Sequence[str], description: str | None, examples: str, variables: Sequence[tuple[str, str]]
+    script: str,
+    fields: Sequence[str],
+    description: str | None,
+    examples: str,
+    variables: Sequence[tuple[str, str]],
+    *,
+    table: Mapping[str, Option] = OPTIONS,
 ) -> argparse.ArgumentParser:
     """The argument parser of a script that has the options `fields`; `variables` are listed for the connection."""
     result = argparse.ArgumentParser(
@@ -386,7 +418,7 @@ def parser(
         allow_abbrev=False,
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for option in (OPTIONS[name] for name in fields):
+    for option in (table[name] for name in fields):
         if option.group not in groups:
             groups[option.group] = result.add_argument_group(option.group)
         groups[option.group].add_argument(
@@ -404,11 +436,12 @@ def load(
     fields: Sequence[str],
     environment: Mapping[str, str] = os.environ,
     dotenv: Path = Path(".env"),
+    table: Mapping[str, Option] = OPTIONS,
 ) -> Settings:
     """Validate the parsed flags with the variables of `environment` and `.env` behind them. Raises SettingsError."""
     merged = merged_environment(environment, dotenv)
     values: dict[str, Any] = {"environment": merged}
-    for option in (OPTIONS[name] for name in fields):
+    for option in (table[name] for name in fields):
         given = getattr(arguments, option.field)
         variable_value = merged.get(option.variable)
         if option.repeats:

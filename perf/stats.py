@@ -181,6 +181,12 @@ class Histogram:
         self._settle()
         return int(self._negative.get_total_count())
 
+    def cells(self) -> list[tuple[int, int]]:
+        """(value, how often) in ascending order; a value is the highest that its bucket of 3 digits stands for."""
+        self._settle()
+        below = [(-value, count) for value, count in _recorded(self._negative, lowest=True)]
+        return below[::-1] + _recorded(self._positive)
+
     def distribution(self, *, divisor: int = 1) -> Distribution:
         """The distribution, each value divided by `divisor` (to convert units)."""
         self._settle()
@@ -530,6 +536,15 @@ def per_second(amount: float, elapsed_s: float) -> float | None:
 def _value_at_rank(hdr: HdrHistogram, rank: int) -> int:
     # the library takes a percentile and rounds it to the nearest rank
     return int(hdr.get_value_at_percentile(100 * rank / hdr.get_total_count()))
+
+
+def _recorded(hdr: HdrHistogram, *, lowest: bool = False) -> list[tuple[int, int]]:
+    """(value, count) of each bucket with a sample: its highest value, or its lowest."""
+    edge = hdr.get_lowest_equivalent_value if lowest else hdr.get_highest_equivalent_value
+    return [
+        (int(edge(item.value_iterated_to)), int(item.count_added_in_this_iter_step))
+        for item in hdr.get_recorded_iterator()
+    ]
 
 
 def _least(one: int | None, other: int | None) -> int | None:

@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 
 from ..clock import ClockOffset
+from ..compare import ChangeOutcome, Comparison, percent
 from ..limits import Outcome
+from ..run import JudgedLimit
 from ..stats import Distribution, Event, WindowAverage
 
 _NONE = "n/a"
@@ -41,12 +43,30 @@ def summary_lines(title: str, summary: msgspec.Struct) -> Iterator[str]:
         yield from _field_lines(name, getattr(summary, name))
 
 
-def limit_lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
+def limit_lines(outcomes: Sequence[Outcome | JudgedLimit | ChangeOutcome]) -> Iterator[str]:
     """Each limit with its value."""
     if outcomes:
         yield ""
         yield "Limits"
         yield from (f"  {outcome.sentence}" for outcome in outcomes)
+
+
+def comparison_lines(comparison: Comparison) -> Iterator[str]:
+    """The differences as a table, what makes them doubtful, and the limits."""
+    share = f"{comparison.confidence:.0%} interval"
+    rows = [["", "base", "new", "difference", share, ""]]
+    for found in comparison.differences:
+        if found.base is not None or found.new is not None:
+            interval = "n/a" if found.low is None else f"{percent(found.low)} to {percent(found.high)}"
+            told = {"none": "no difference shown", "unknown": found.why}.get(found.outcome, found.outcome)
+            rows.append([found.metric, number(found.base), number(found.new), percent(found.change), interval, told])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    yield from (comparison.verdict, "", f"Method: {comparison.method}.", "Times in ms, throughput in messages/s.", "")
+    for label, *figures, told in rows:
+        cells = "  ".join(f"{cell:>{width}}" for cell, width in zip(figures, widths[1:-1], strict=True))
+        yield f"  {label:{widths[0]}}  {cells}  {told}".rstrip()
+    yield from (f"  warning: {note}" for note in comparison.notes)
+    yield from limit_lines(comparison.limits)
 
 
 def utc(stamp_ms: int) -> str:
@@ -58,14 +78,30 @@ def utc(stamp_ms: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{stamp_ms % 1000:03d}Z"
 
 
+def label_and_unit(name: str) -> tuple[str, str]:
+    """A field's name for people, and its unit."""
+    for suffix, unit in _UNITS:
+        if name.endswith(suffix):
+            return name.removesuffix(suffix).replace("_", " "), unit
+    return name.replace("p99_", "p99.").replace("_", " "), ""
+
+
+def number(value: float | None, *, thousands: bool = False) -> str:
+    """At most three decimals; `n/a` for None."""
+    if value is None:
+        return _NONE
+    comma = "," if thousands else ""
+    return f"{value:{comma}.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else f"{value:{comma}}"
+
+
 def _field_lines(name: str, value: Any) -> Iterator[str]:
-    label, unit = _label_and_unit(name)
+    label, unit = label_and_unit(name)
     if isinstance(value, list) and name == "clock":
         yield from _clock_lines(value)
     elif isinstance(value, Distribution):
         yield f"  {label + ' (' + unit + ')':{_LABEL_WIDTH}} {_NONE if value.count == 0 else ''}".rstrip()
         if value.count:
-            yield from (_row(_label_and_unit(key)[0], getattr(value, key)) for key in value.__struct_fields__)
+            yield from (_row(label_and_unit(key)[0], getattr(value, key)) for key in value.__struct_fields__)
     elif isinstance(value, msgspec.Struct):
         yield f"  {label}"
         yield from (_row(key.replace("_", " "), getattr(value, key)) for key in value.__struct_fields__)
@@ -78,7 +114,7 @@ def _field_lines(name: str, value: Any) -> Iterator[str]:
     elif name.endswith("_record_ms"):
         yield f"  {label:{_LABEL_WIDTH}} {_NONE if value is None else utc(value)}"
     else:
-        yield f"  {label:{_LABEL_WIDTH}} {_number(value)}{' ' + unit if unit and value is not None else ''}"
+        yield f"  {label:{_LABEL_WIDTH}} {number(value)}{' ' + unit if unit and value is not None else ''}"
 
 
 def _clock_lines(clock: list[ClockOffset]) -> Iterator[str]:
@@ -104,21 +140,8 @@ def _table_lines(label: str, rows: list[msgspec.Struct]) -> Iterator[str]:
 
 
 def _cell(name: str, value: Any) -> str:
-    return utc(value) if name == "start_ms" else _number(value)
+    return utc(value) if name == "start_ms" else number(value)
 
 
 def _row(label: str, value: Any) -> str:
-    return f"    {label:{_LABEL_WIDTH - 2}} {_number(value)}"
-
-
-def _label_and_unit(name: str) -> tuple[str, str]:
-    for suffix, unit in _UNITS:
-        if name.endswith(suffix):
-            return name.removesuffix(suffix).replace("_", " "), unit
-    return name.replace("p99_", "p99.").replace("_", " "), ""
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return _NONE
-    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    return f"    {label:{_LABEL_WIDTH - 2}} {number(value)}"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from kafka.config import MECHANISMS, VARIABLES
-from perf import clock, result, series, stats, trace
+from perf import clock, compare, result, run, series, stats, trace
 from perf.payload import UNITS, Rejection
 from perf.process import ExitCode
-from perf.settings import OPTIONS
+from perf.settings import COMPARE_OPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,9 +39,13 @@ def test_flags_of_each_script(script: str) -> None:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    options = [OPTIONS[field] for field in module.FIELDS]
-    expected = [[option.flag, option.variable, option.default, option.meaning] for option in options]
-    assert rows(section(f"{script}.py"))[: len(expected)] == expected
+    for title, fields in (
+        (f"{script}.py", module.FIELDS),
+        (f"{script}.py compare", getattr(module, "COMPARE_FIELDS", ())),
+    ):
+        options = [COMPARE_OPTIONS[field] for field in fields]
+        expected = [[option.flag, option.variable, option.default, option.meaning] for option in options]
+        assert rows(section(title))[: len(expected)] == expected
 
 
 def test_connection_variables_and_mechanisms() -> None:
@@ -78,7 +82,8 @@ def fields() -> Iterator[tuple[str, str]]:
     structs = (
         result.ConsumerResult, result.ProducerResult, stats.ConsumerSummary, stats.ProducerSummary,
         stats.Distribution, stats.HistogramState, stats.PartitionRow, series.Row, series.SeriesState,
-        trace.LedgerCounts, trace.LedgerState, clock.ClockOffset,
+        trace.LedgerCounts, trace.LedgerState, clock.ClockOffset, run.Report, run.JudgedLimit, series.BacklogRow,
+        compare.Comparison, compare.Difference, compare.ChangeOutcome,
     )  # fmt: skip
     for struct in structs:
         for name in struct.__struct_fields__:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from kafka.config import VARIABLES
 from perf import settings
-from perf.settings import DEFAULT_DATA_FILES, OPTIONS, Settings, SettingsError, Trace, Warmup
+from perf.settings import COMPARE_OPTIONS, DEFAULT_DATA_FILES, OPTIONS, Settings, SettingsError, Trace, Warmup
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("ProducerPerformance.py", "PerfConsumer.py", "PerfTopics.py", "test.py")
@@ -81,6 +81,7 @@ def test_every_variable_gives_what_its_flag_gives(field: str, tmp_path: Path) ->
         "clock_topic": "a-clock",
         "partitions": "6", "replication_factor": "3", "timestamp_type": "CreateTime",
         "input_topic": "in", "output_topic": "out",
+        **{name: str(tmp_path / f"report.{name}") for name in ("html", "json", "hgrm", "hlog")},
     }  # fmt: skip
     option, text = OPTIONS[field], texts[field]
     dotenv = tmp_path / ".env"
@@ -438,7 +439,8 @@ def test_counts_and_rates_are_never_below_their_least_value(text: str) -> None:
 def test_every_option_is_a_field_of_settings() -> None:
     """OPTIONS and Settings agree, and no flag or variable is given twice."""
     fields = {field.name for field in dataclasses.fields(Settings)}
-    assert set(OPTIONS) == fields - {"environment"}
+    assert set(OPTIONS) == fields - {"environment", "fail_if_change"}
+    assert set(COMPARE_OPTIONS) == fields - {"environment"}
     flags = [option.flag for option in OPTIONS.values()]
     variables = [option.variable for option in OPTIONS.values() if option.variable]
     connection = [variable.name for variable in VARIABLES]

@@ -1,0 +1,143 @@
+"""One run's results become a report: status, verdict, backlog, and a file that can be read again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from simulated import START_MS, Sample, consumer, producer
+
+from perf import result
+from perf.limits import parse
+from perf.result import Result, ResultError
+from perf.run import read, report_of, write_json
+from perf.series import TimeSeries
+
+GOOD = [(number * 10, 5 + number % 7) for number in range(400)]
+
+
+@pytest.mark.parametrize(
+    ("results", "limits", "status", "code", "words"),
+    [
+        (
+            [consumer(GOOD)],
+            [],
+            "valid",
+            0,
+            "Half of 400 results came within 8 ms, 99 % within 11 ms, all within 11 ms.",
+        ),
+        ([consumer(GOOD)], ["p99 > 1s"], "valid", 0, "the limit holds."),
+        (
+            [consumer(GOOD), producer(400)],
+            ["p99 > 1s", "p50 > 7ms"],
+            "exceeded",
+            6,
+            "1 of 2 limits exceeded (p50 > 7ms",
+        ),
+        (
+            [consumer(GOOD), producer(9, failed=2)],
+            [],
+            "incomplete",
+            4,
+            "2 of 9 messages sent were not acknowledged; half",
+        ),
+        ([consumer([]), producer(9)], ["p99 > 1s"], "invalid", 5, "INVALID: nothing was measured."),
+        ([consumer(GOOD, kind=1)], [], "uncertain", 0, "Uncertain: the operator's side stamped results"),
+        ([producer(1_200)], [], "valid", 0, "All 1,200 messages were acknowledged."),
+    ],
+)
+def test_the_verdict_names_the_worst_first(
+    results: Sequence[Result], limits: Sequence[str], status: str, code: int, words: str
+) -> None:
+    """A run's status, exit code and sentence follow what is worst in it."""
+    report = report_of(results, sources=["r.json"], limits=[parse(text) for text in limits])
+    assert (report.status, report.exit_code) == (status, code)
+    assert words in report.verdict
+    assert report.verdict.endswith(".") and not report.verdict[0].islower()
+
+
+def test_lost_messages_stand_in_the_verdict() -> None:
+    """Of ten marked messages eight came out: the verdict says 2 lost, and that of a complete run none."""
+    marks = [b"r/p/0/0/%d" % number for number in range(8)]
+    found = report_of([consumer(GOOD, marks=marks), producer(10, marked={"r/p/0/0": 10})], sources=[])
+    assert found.ledger is not None and found.ledger.lost == 2
+    assert "; 2 lost." in found.verdict
+    assert (
+        "; none lost."
+        in report_of([consumer(GOOD, marks=marks), producer(8, marked={"r/p/0/0": 8})], sources=[]).verdict
+    )
+
+
+def test_a_report_can_be_read_as_results(tmp_path: Path) -> None:
+    """A report of a report is the same one, and a folder is all the results in it."""
+    first = report_of([producer(10), producer(5), consumer(GOOD)], sources=["a", "b", "c"])
+    write_json(tmp_path / "report.json", first)
+    again = report_of(read(tmp_path / "report.json"), sources=["a", "b", "c"])
+    assert msgspec.structs.replace(again, producers=2) == first
+    (tmp_path / "folder").mkdir()
+    for name, one in (("p", producer(10)), ("q", producer(5)), ("c", consumer(GOOD))):
+        result.write(tmp_path / "folder" / f"{name}.json", one)
+    assert report_of(read(tmp_path / "folder"), sources=["a", "b", "c"]) == first
+    (empty := tmp_path / "empty").mkdir()
+    with pytest.raises(ResultError, match="there is no result"):
+        read(empty)
+
+
+def test_versions_of_merged_results_are_kept_apart() -> None:
+    """Where pods have different versions, all of them are named; an old result without any can be read."""
+    several = [consumer(GOOD, versions={"tool": "1", "python": which}) for which in ("3.12.1", "3.11.7", "3.12.1")]
+    assert result.merged([*several, consumer(GOOD)]).versions == {"python": "3.11.7, 3.12.1", "tool": "1"}
+
+
+# ----------------------------------------------------------------------------------------------------------- backlog
+
+
+def in_pipeline(samples: Sequence[Sample], begin_ms: float, end_ms: float) -> float:
+    """The mean number of messages between input and result, added up message by message."""
+    spans = [min(stamp_ms, end_ms) - max(stamp_ms - delta_ms, begin_ms) for stamp_ms, delta_ms in samples]
+    return sum(max(span_ms, 0) for span_ms in spans) / (end_ms - begin_ms)
+
+
+def series_of(samples: Sequence[Sample]) -> TimeSeries:
+    """The time series of these results."""
+    series = TimeSeries()
+    for stamp_ms, delta_ms in samples:
+        series.add((START_MS + stamp_ms) // 1_000, {delta_ms: 1})
+    return series
+
+
+def test_the_backlog_of_a_stall() -> None:
+    """100 messages a second, a stall of 3 s, then all at once: the backlog is that of counting message by message."""
+    steady = [(second * 1_000 + 5 + 10 * number, 4) for second in (*range(4), *range(7, 10)) for number in range(100)]
+    stalled = [(7_000 + number, 3_000 - 10 * number + number) for number in range(300)]
+    rows = series_of(steady + stalled).backlog()
+    assert [row.start_ms - START_MS for row in rows] == list(range(0, 10_000, 1_000))
+    exact = [in_pipeline(steady + stalled, at * 1_000, (at + 1) * 1_000) for at in range(10)]
+    assert exact[6] > 200
+    for row, expected in zip(rows, exact, strict=True):
+        assert row.messages == pytest.approx(expected, abs=150)  # results of a second are taken to come in its middle
+    assert sum(row.messages for row in rows) == pytest.approx(sum(exact), rel=0.2)
+
+
+samples = st.lists(st.tuples(st.integers(0, 30_000), st.integers(-50, 900)), min_size=1, max_size=60)
+
+
+@given(samples)
+def test_the_backlog_keeps_littles_law(samples: list[Sample]) -> None:
+    """Mean backlog times its time is the sum of the deltas, where none reaches back before the first row."""
+    samples = [(stamp_ms + 2_000, delta_ms) for stamp_ms, delta_ms in samples] + [(0, 0)]
+    rows = series_of(samples).backlog()
+    total = sum(row.messages * row.width_s * 1_000 for row in rows)
+    positive = [delta_ms for _, delta_ms in samples if delta_ms > 0]
+    assert total == pytest.approx(sum(positive), rel=0.011, abs=1e-6)
+
+
+def test_a_topic_of_years_has_a_small_backlog_table() -> None:
+    """Two results a year apart give at most 1,000 rows, the stalled year among them."""
+    rows = series_of([(0, 1), (365 * 86_400_000, 364 * 86_400_000)]).backlog()
+    assert len(rows) <= 1_000
+    assert rows[500].messages == pytest.approx(1, rel=0.01)
