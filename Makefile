@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SOURCES := *.py kafka perf demo benchmarks tests data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format bench soak fuzz clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -39,6 +39,13 @@ format: $(READY) ## let ruff format the code
 
 bench: $(READY) ## the benchmarks, side by side with Kafka's own tools and kcat; rewrites docs/benchmarks.md
 	@$(RUN) -m benchmarks
+
+soak: $(READY) ## ten minutes with the broker killed every minute; rewrites docs/soak.md; a short try: make soak DURATION=75s EVERY=20s
+	@$(RUN) -m benchmarks.soak
+
+fuzz: $(READY) ## fuzz the payload decoder, the data set reader and the settings: make fuzz RUNS=100000 (atheris: Python 3.11 to 3.13)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-fuzz.txt
+	@$(RUN) -m tests.fuzz $(or $(RUNS),500000)
 
 clean: ## remove what was made here
 	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
