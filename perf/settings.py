@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from .limits import Limit
 
 DEFAULT_DATA_FILES = (
@@ -25,6 +27,10 @@ DEFAULT_DATA_FILES = (
 )
 _MOST = 2**63 - 1
 _COUNT_UNITS = {"": 1, "K": 1_000, "M": 1_000_000}
+_MOMENT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[Tt ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]+))?)?"
+    r"(?: ?(?:[Zz]|([+-][0-9]{2})(?::?([0-9]{2}))?))?)?"
+)
 _TIME_UNITS_S = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
@@ -109,10 +115,12 @@ def count_of(text: str) -> int:
 
 
 def rate(text: str) -> float:
-    """Messages per second: a finite number from 0 on."""
-    value = _number(text)
-    if value is None or value > 1e9 or 0 < value < 1e-6:
-        raise ValueError("messages per second, such as 1000 or 0.5; 0 is as fast as possible")
+    """Messages per second: a finite number from 0 on; K and M stand for thousands and millions."""
+    match = re.fullmatch(r"(.*?)([KM]?)", text.strip().upper(), re.ASCII)
+    number = _number(match[1]) if match else None
+    value = -1.0 if match is None or number is None else number * _COUNT_UNITS[match[2]]
+    if not (value == 0 or 1e-6 <= value <= 1e9):
+        raise ValueError("messages per second, such as 1000, 1K or 0.5; 0 is as fast as possible")
     return value
 
 
@@ -132,15 +140,24 @@ def start_of(text: str) -> str | int:
     if text.strip().lower() in ("earliest", "latest"):
         return text.strip().lower()
     try:
-        # Python 3.10 does not know the Z
-        moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-        start_ms = (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(milliseconds=1)
+        start_ms = (_moment(text.strip()) - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(milliseconds=1)
     except (ValueError, OverflowError):
         start_ms = -1
     if start_ms < 0:
         raise ValueError("earliest, latest, or a time such as 2026-11-23T08:00:00Z")
     return start_ms
+
+
+def _moment(text: str) -> datetime:
+    """An ISO 8601 time, written as fromisoformat of Python 3.10 can read it. Raises ValueError."""
+    from datetime import datetime
+
+    match = _MOMENT.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    day, minute, second, fraction, hours, minutes = match.groups()
+    offset = f"{hours}:{minutes or '00'}" if hours else "+00:00"
+    return datetime.fromisoformat(f"{day}T{minute or '00:00'}:{second or '00'}.{(fraction or '')[:6]:0<6}{offset}")
 
 
 def windows(text: str) -> tuple[int, ...]:
@@ -404,7 +421,8 @@ def checked(source: str, text: str, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(text)
     except ValueError as error:
-        raise SettingsError(f"{source}: {text} is not allowed: it takes {error}") from None
+        shown = "what was given" if source == "--config" else text  # without its "=" it may be a secret
+        raise SettingsError(f"{source}: {shown} is not allowed: it takes {error}") from None
 
 
 def _number(text: str) -> float | None:
