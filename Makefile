@@ -30,7 +30,7 @@ lint: $(READY) ## ruff and mypy
 	@$(RUN) -m ruff check $(SOURCES)
 	@$(RUN) -m ruff format --check $(SOURCES)
 	@$(RUN) -m mypy kafka perf demo benchmarks data *.py
-	@$(RUN) -m mypy tests/unit
+	@$(RUN) -m mypy tests/unit tests/fuzz
 	@$(RUN) -m mypy tests/integration
 
 format: $(READY) ## let ruff format the code

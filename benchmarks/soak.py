@@ -253,8 +253,11 @@ def _bars(lab: Laboratory, source: Truth, output: Truth, *, due: int) -> list[Ba
         ),
         Bar("mean, min and max of the deltas, computed anew", f"{shown} ms, {recomputed} ms", shown == recomputed),
         _equal("PerfReport.py: all found", sent=sent.messages, unique=ledger["unique"]),
-        Bar("PerfReport.py: nothing lost or out of order", f"lost {ledger['lost']}, out of order {ledger['out of order']}",
-            ledger["lost"] == ledger["out of order"] == 0),
+        Bar(
+            "PerfReport.py: nothing lost or out of order",
+            f"lost {ledger['lost']}, out of order {ledger['out of order']}",
+            ledger["lost"] == ledger["out of order"] == 0,
+        ),
         _equal("PerfReport.py: what the operator doubled", duplicated=ledger["duplicated"], in_topic=output.doubled),
     ]  # fmt: skip
 

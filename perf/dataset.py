@@ -1,8 +1,8 @@
 """Data file → serialised messages, cycled for ever. Every lap sends the same bytes in the same order.
 
 A JSON array gives one message per element, and an object over several lines one message: as the file writes it (1.10
-stays 1.10), minified. Of NDJSON, also of a single line, each line is a message as it stands; a large file is read anew on
-every lap, so that memory stays bounded.
+stays 1.10), minified. Of NDJSON, also of a single line, each line is a message as it stands; a large file is read anew
+on every lap, so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -86,9 +86,8 @@ class DataSet:
                 except (DataError, OSError) as error:
                     raise DataError(f"the data file {self.path} changed while it was sent: {_reason(error)}") from error
                 if count < self.length:
-                    raise DataError(
-                        f"the data file {self.path} changed while it was sent: it has {count} records, not {self.length}"
-                    )
+                    now = f"it has {count} records, not {self.length}"
+                    raise DataError(f"the data file {self.path} changed while it was sent: {now}")
 
 
 def _reason(error: Exception) -> str:

@@ -430,7 +430,8 @@ def _number(text: str) -> float | None:
     if not re.fullmatch(r"\s*[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?\s*", text, re.ASCII):
         return None
     value = float(text)
-    return value if math.isfinite(value) else None
+    underflows = value == 0 and re.search("[1-9]", text.lower().partition("e")[0])  # 0 may mean something else
+    return value if math.isfinite(value) and not underflows else None
 
 
 def _help(option: Option) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -33,5 +32,4 @@ def fuzz(name: str, runs: int, files: Sequence[Path]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.getcwd())
     fuzz(sys.argv[1], int(sys.argv[2]), [Path(file) for file in sys.argv[3:]])

@@ -5,6 +5,7 @@ The first byte chooses the option; behind the last one come .env files.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
@@ -37,9 +38,9 @@ SEEDS = [
     ),
 ]
 WORDS = [
-    "K", "M", "ms", "s", "m", "h", "e5", "1", ".", "-", "+", "field:", "header:", "key", "p99", "p99.9", "visible ", "ack ",
-    " > ", "<=", "!=", "*", "target", "rate", "lost", "2026-11-23", "T08:00", ":30", ".5", "Z", "+0100", "\\.", ",", "=",
-    "\n", '"', "'", "\\", "SIZE=", "export ", "#", "${A}", "_", "٣",
+    "K", "M", "ms", "s", "m", "h", "e5", "1", ".", "-", "+", "field:", "header:", "key", "p99", "p99.9", "visible ",
+    "ack ", " > ", "<=", "!=", "*", "target", "rate", "lost", "2026-11-23", "T08:00", ":30", ".5", "Z", "+0100", "\\.",
+    ",", "=", "\n", '"', "'", "\\", "SIZE=", "export ", "#", "${A}", "_", "٣",
 ]  # fmt: skip
 _UNITS = {"ms": Decimal("1e-3"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "": Decimal(1)}
 _COUNT = {"": 1, "k": 1_000, "m": 1_000_000}
@@ -64,6 +65,7 @@ def check(data: bytes) -> None:
 
 def _check_dotenv(content: bytes) -> None:
     _PATH.write_bytes(content)
+    logging.getLogger("dotenv").setLevel(logging.ERROR)  # it warns of each line that it cannot read
     arguments = Namespace(**dict.fromkeys(FIELDS))
     try:
         options = load(arguments, FIELDS, {"KAFKA_BROKERS": "host:9092"}, _PATH)

@@ -146,7 +146,7 @@ def test_a_null_character_in_the_name_is_told(tmp_path: Path) -> None:
 
 
 def test_a_file_that_fits_into_memory_takes_a_few_times_its_size(tmp_path: Path) -> None:
-    """Wide characters, which Python's texts hold in four bytes each, multiply only what is checked once, not what is kept."""
+    """What is kept has about the file's size, also with wide characters, which Python's texts hold in 4 bytes each."""
     path = tmp_path / "data.ndjson"
     line = json.dumps({"a": "🚢" + "x" * 400}, ensure_ascii=False).encode()
     path.write_bytes((line + b"\n") * (4_000_000 // len(line)))
@@ -207,7 +207,7 @@ def test_a_large_file_that_changes_is_told(tmp_path: Path, change: Callable[[Pat
     sent = []
     with pytest.raises(DataError, match=f"changed while it was sent: .*{expected}"):
         for message in messages:
-            sent.append(message)  # noqa: PERF402 (as far as it goes)
+            sent.append(message)
     assert sent == first[: len(sent)]
 
 
