@@ -46,7 +46,7 @@ _SCALE = {"ms": Decimal(1), "s": Decimal(1000), "us": Decimal("1e-3"), "ns": Dec
 _ROUNDING = Decimal("0.501")  # half a millisecond, and what a double cannot hold
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
 _RFC_3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:?[0-9]{2})"
 )
 _HUGE = Decimal("1e1000")
 _ABSENT = object()
