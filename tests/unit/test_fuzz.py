@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 
 from tests.fuzz import data_sets, options, payloads
 
+pytestmark = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="the definitions take datetime.fromisoformat of Python 3.11"
+)
 TARGETS = [payloads, data_sets, options]
 
 
