@@ -171,7 +171,7 @@ def windows(text: str) -> tuple[int, ...]:
 def attribute_path(text: str) -> tuple[str, ...]:
     r"""An attribute's name; dots lead into nested objects, and `\.` is a dot of the name itself."""
     path = tuple(part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", text))
-    if not all(path):
+    if not all(path) or not _is_utf8(text):
         raise ValueError("an attribute's name, such as id or location.city")
     return path
 
@@ -205,15 +205,15 @@ def clock_name(text: str) -> str:
 def property_pair(text: str) -> tuple[str, str]:
     """K=V."""
     name, equals, value = text.partition("=")
-    if not equals or not name.strip():
+    if not equals or not name.strip() or not _is_utf8(text):
         raise ValueError("property=value, such as linger.ms=20")
     return name.strip(), value.strip()
 
 
 def name_of(text: str) -> str:
     """A topic or group name."""
-    if not text.strip() or text.strip() != text or len(text) > 249:
-        raise ValueError("a name of 1 to 249 characters without blanks around it")
+    if not text.strip() or text.strip() != text or len(text) > 249 or not _is_utf8(text):
+        raise ValueError("a name of 1 to 249 characters in UTF-8 without blanks around it")
     return text
 
 
@@ -247,7 +247,7 @@ def warmup(text: str) -> Warmup:
 def trace(text: str) -> Trace:
     """field:NAME, key or header:NAME."""
     place, _, name = text.partition(":")
-    if text == "key" or (place == "header" and name):
+    if text == "key" or (place == "header" and name and _is_utf8(name)):
         return Trace(place, name)
     if place == "field" and len(field_path(name.replace(".", "\\."))) == 1:
         return Trace(place, name)
@@ -423,6 +423,11 @@ def checked(source: str, text: str, parse: Callable[[str], Any]) -> Any:
     except ValueError as error:
         shown = "what was given" if source == "--config" else text  # without its "=" it may be a secret
         raise SettingsError(f"{source}: {shown} is not allowed: it takes {error}") from None
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether Kafka's client can take it: of other bytes it aborts the process, and at a null character it stops."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _number(text: str) -> float | None:

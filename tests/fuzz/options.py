@@ -5,6 +5,7 @@ The first byte chooses the option; behind the last one come .env files.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -18,7 +19,9 @@ from typing import Any
 
 from perf import limits
 from perf.limits import Limit
+from perf.payload import MarkReader, PayloadReader
 from perf.settings import OPTIONS, Settings, SettingsError, Trace, Warmup, checked, load
+from perf.trace import with_field
 
 FIELDS = list(OPTIONS)
 SEEDS = [
@@ -42,6 +45,7 @@ WORDS = [
     "ack ", " > ", "<=", "!=", "*", "target", "rate", "lost", "2026-11-23", "T08:00", ":30", ".5", "Z", "+0100", "\\.",
     ",", "=", "\n", '"', "'", "\\", "SIZE=", "export ", "#", "${A}", "_", "٣",
 ]  # fmt: skip
+STAMP_MS = 1_795_000_000_000
 _UNITS = {"ms": Decimal("1e-3"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "": Decimal(1)}
 _COUNT = {"": 1, "k": 1_000, "m": 1_000_000}
 _PATH = Path(tempfile.gettempdir()) / f"fuzz-{os.getpid()}.env"
@@ -85,6 +89,11 @@ def _is_text(text: str, value: Any) -> None:
     assert value == text, f"{value!r}, not {text!r}"
 
 
+def _is_sendable(text: str, value: Any) -> None:
+    _is_text(text, value)
+    value.encode()  # as Kafka's client needs it
+
+
 def _is_count(text: str, value: Any) -> None:
     match = re.fullmatch(r"\s*0*([0-9]+)([km]?)\s*", text.lower())
     assert match and value == int(match[1]) * _COUNT[match[2]]
@@ -121,6 +130,15 @@ def _is_path(text: str, value: Any) -> None:
     assert all(value) and ".".join(name.replace(".", "\\.") for name in value) == text
 
 
+def _is_readable_path(text: str, value: Any) -> None:
+    """Wherever it leads, the payload's reader goes there."""
+    _is_path(text, value)
+    document: Any = STAMP_MS - 7
+    for name in reversed(value):
+        document = {name: document}
+    assert PayloadReader(value).delta(json.dumps(document, ensure_ascii=False).encode(), STAMP_MS) == 7
+
+
 def _are_windows(text: str, value: Any) -> None:
     assert list(value) == sorted(set(value))
     parts = text.split(",")
@@ -147,7 +165,11 @@ def _is_warmup(text: str, value: Any) -> None:
 
 
 def _is_trace(text: str, value: Any) -> None:
+    """And its mark is found where it was put."""
     assert isinstance(value, Trace)
+    if value.place == "field":
+        assert MarkReader(value.name).texts([with_field(b'{"a":1}', value.name, b"R/P/1/0/0")]) == ["R/P/1/0/0"]
+    value.name.encode()  # as a header's name
     assert text == (value.place if value.place == "key" else f"{value.place}:{value.name}")
 
 
@@ -188,7 +210,9 @@ def _is_limit(text: str, value: Any) -> None:
 _MEANT: Mapping[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("size", "count", "partitions", "replication_factor"), _is_count),
     **dict.fromkeys(("duration_s", "idle_timeout_s"), _is_time),
-    **dict.fromkeys(("keyname", "timestamp_field"), _is_path),
+    **dict.fromkeys(("group", "timestamp_header", "brokers", "topic"), _is_sendable),
+    "keyname": _is_path,
+    "timestamp_field": _is_readable_path,
     "rate_per_s": _is_rate,
     "start": _is_start,
     "windows": _are_windows,

@@ -387,6 +387,19 @@ def test_a_property_without_name_or_value_is_refused(text: str) -> None:
         load("--config", text)
 
 
+@pytest.mark.parametrize("text", [os.fsdecode(b"a\xff"), "a\0b"])
+@pytest.mark.parametrize(
+    ("field", "form"),
+    [("brokers", "{}"), ("group", "{}"), ("timestamp_header", "{}"), ("keyname", "{}"), ("timestamp_field", "{}"),
+     ("config", "client.id={}"), ("trace", "header:{}"), ("trace", "field:{}"), ("topic", "{}")],
+)  # fmt: skip
+def test_what_kafka_cannot_take_is_refused(field: str, form: str, text: str) -> None:
+    """Found by fuzzing: bytes that are no UTF-8 made the Kafka client abort the process, or a traceback."""
+    option = OPTIONS[field]
+    with pytest.raises(SettingsError, match=option.flag):
+        settings.checked(option.flag, form.format(text), option.parse)
+
+
 def test_a_config_without_its_value_is_not_repeated() -> None:
     """Found by fuzzing: what was meant as a property may be a secret, so that it is not shown."""
     with pytest.raises(SettingsError) as caught:
