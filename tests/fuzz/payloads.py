@@ -43,7 +43,8 @@ WORDS = [
     "9223372036854775808",
 ]  # fmt: skip
 _SCALE = {"ms": Decimal(1), "s": Decimal(1000), "us": Decimal("1e-3"), "ns": Decimal("1e-6")}
-_ROUNDING = Decimal("0.501")  # half a millisecond, and what a double cannot hold
+_ROUNDING = Decimal("0.501")  # half a millisecond, and what a double cannot hold …
+_OF_DOUBLES = Decimal(2) ** -52  # … of times in millions of years
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
 _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:?[0-9]{2})"
@@ -91,7 +92,9 @@ def _compare(found: int | Rejection, place: Any, source: Any, *, unit: str, stam
         return
     earliest, latest = YEAR_2000_MS, stamp_ms + DAY_MS
     if isinstance(found, int):
-        assert abs(stamp_ms - found - exact_ms) <= _ROUNDING, f"start {stamp_ms - found}, not {exact_ms}"
+        assert abs(stamp_ms - found - exact_ms) <= _ROUNDING + exact_ms * _OF_DOUBLES, (
+            f"start {stamp_ms - found}, not {exact_ms}"
+        )
         assert earliest <= stamp_ms - found <= latest
     elif found is Rejection.INVALID_TIMESTAMP_START:
         assert abs(exact_ms) > 10**200, "a number is refused"  # beyond what a double holds
