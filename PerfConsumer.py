@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FIELDS = (
     "brokers", "config", "topic", "start", "group", "isolation", "timestamp_field", "timestamp_header",
     "timestamp_unit", "latency", "clock_topic", "warmup", "trace", "count", "duration_s", "idle_timeout_s",
-    "windows", "fail_if", "result",
+    "windows", "fail_if", "result", "termination_message",
 )  # fmt: skip
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./PerfConsumer.py --topic results

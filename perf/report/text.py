@@ -10,7 +10,7 @@ import msgspec
 
 from ..clock import ClockOffset
 from ..limits import Outcome
-from ..stats import Distribution, Event, WindowAverage
+from ..stats import ConsumerSummary, Distribution, Event, ProducerSummary, WindowAverage
 
 _NONE = "n/a"
 _UNITS = (("_mb_per_s", "MB/s"), ("_per_s", "messages/s"), ("_ms", "ms"), ("_s", "s"))
@@ -47,6 +47,19 @@ def limit_lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
         yield ""
         yield "Limits"
         yield from (f"  {outcome.sentence}" for outcome in outcomes)
+
+
+def verdict_sentences(summary: ConsumerSummary | ProducerSummary, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """What a summary comes to, for where there is room for one line."""
+    if isinstance(summary, ProducerSummary):
+        failed = sum(summary.failed.values())
+        yield f"{summary.acknowledged} of {summary.messages} messages acknowledged, {failed} failed"
+    else:
+        delta = summary.delta_ms
+        yield summary.verdict
+        yield f"{summary.measured} of {summary.messages_read} messages read were measured"
+        yield f"delta mean {_number(delta.mean)} ms, p50 {_number(delta.p50)} ms, p99 {_number(delta.p99)} ms"
+    yield from (outcome.sentence for outcome in outcomes if outcome.exceeded)
 
 
 def utc(stamp_ms: int) -> str:
