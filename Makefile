@@ -9,7 +9,6 @@ SOURCES := *.py kafka perf demo benchmarks tests data
 IMAGE ?= kafka-performance:0.1
 IMAGE_BUILD_ARGS ?=
 ENGINE ?= $(shell for engine in docker podman buildah; do $$engine info >/dev/null 2>&1 && echo $$engine && break; done)
-argument = $(if $($(1)),--build-arg $(1)=$($(1)))
 BUILD = $(or $(ENGINE),$(error no docker, podman or buildah works here)) build \
 	--build-arg VERSION=$(lastword $(subst :, ,$(IMAGE))) --build-arg REVISION=$(shell git rev-parse HEAD) $(IMAGE_BUILD_ARGS)
 
@@ -32,7 +31,7 @@ demo: $(READY) ## the whole measurement on this machine: make demo SIZE=100000 R
 	@$(RUN) -m demo
 
 test: $(READY) ## all tests but those of containers; the integration tests start a real broker, or use KAFKA_BROKERS
-	@$(RUN) -m pytest -m "not container" $(PYTEST_ARGS)
+	@$(RUN) -m pytest -m "not container and not kubernetes" $(PYTEST_ARGS)
 
 lint: $(READY) ## ruff, mypy and the Kubernetes manifests
 	@$(RUN) -m ruff check $(SOURCES)
@@ -57,16 +56,17 @@ lock: $(READY) ## the lock files, with hashes for all platforms, after a change 
 	done
 
 image: ## the image, by docker, podman or buildah: make image IMAGE=registry.example.com/NAME:TAG BASE_IMAGE=…
-	$(BUILD) --file Dockerfile --tag $(IMAGE) $(foreach name,BASE_IMAGE BUILD_IMAGE,$(call argument,$(name))) .
+	$(BUILD) --file Dockerfile --tag $(IMAGE) $(foreach name,BASE_IMAGE BUILD_IMAGE,$(if $($(name)),--build-arg $(name)=$($(name)))) .
 
-image-ubi: ## the same on Red Hat's base, as $(IMAGE)-ubi
-	$(BUILD) --file Dockerfile_ubi --tag $(IMAGE)-ubi $(call argument,BASE_IMAGE) .
+image-ubi: ## the same on Red Hat's base, as IMAGE-ubi; another base: UBI_BASE_IMAGE=…
+	$(BUILD) --file Dockerfile_ubi --tag $(IMAGE)-ubi $(if $(UBI_BASE_IMAGE),--build-arg BASE_IMAGE=$(UBI_BASE_IMAGE)) .
 
-test-container: $(READY) ## runs both images and the manifests as Kubernetes would, by docker or podman
-	@$(RUN) -m pytest -m container $(PYTEST_ARGS)
+test-container: $(READY) ## builds both images, and runs them and the manifests as Kubernetes would, by docker or podman
+	@$(if $(ENGINE),$(MAKE) --no-print-directory image image-ubi)
+	@IMAGE=$(IMAGE) $(RUN) -m pytest -m container $(PYTEST_ARGS)
 
 test-kubernetes: $(READY) ## applies the manifests to the cluster of KUBECONFIG, which must be able to pull IMAGE
-	@$(RUN) -m pytest -m kubernetes $(PYTEST_ARGS)
+	@IMAGE=$(IMAGE) $(RUN) -m pytest -m kubernetes $(PYTEST_ARGS)
 
 clean: ## remove what was made here
 	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
