@@ -28,21 +28,21 @@ def engine() -> str:
 
 
 @pytest.fixture(scope="package")
-def only_loopback(engine: str) -> Iterator[None]:
+def only_loopback(engine: str) -> Iterator[bool]:
     """Where that can be done (podman, as root), a network in which there is nothing but the broker on 127.0.0.1."""
     if engine != "podman" or os.geteuid() != 0:
-        yield
+        yield False
         return
     library = ctypes.CDLL(None, use_errno=True)
     with Path("/proc/thread-self/ns/net").open() as before:
         assert library.unshare(_NEW_NETWORK) == 0, os.strerror(ctypes.get_errno())
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        yield
+        yield True
         assert library.setns(before.fileno(), _NEW_NETWORK) == 0, os.strerror(ctypes.get_errno())
 
 
 @pytest.fixture(scope="package")
-def broker(only_loopback: None) -> Iterator[EmbeddedBroker]:
+def broker(only_loopback: bool) -> Iterator[EmbeddedBroker]:  # noqa: ARG001 (starts in that network)
     """A broker with a plaintext and a SASL_SSL listener, an API key and a SCRAM user."""
     security = Security(plain_users={"token": KEY}, scram_users={"alice": PASSWORD})
     with EmbeddedBroker(security=security) as started:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TIMEOUT_S = 60.0
@@ -37,23 +37,22 @@ class Containers:
         self.folder = folder
         self._started: list[str] = []
 
-    def command(self, *arguments: str, options: tuple[str, ...] = RESTRICTIONS, variables: Mapping[str, str]) -> list[str]:
+    def command(self, *arguments: str, options: Sequence[str], variables: Mapping[str, str]) -> list[str]:
         """The command line that runs `arguments`; the values of variables are not in it, as some are secret."""
         name = f"test-{uuid.uuid4().hex[:12]}"
         self._started.append(name)
         given = [word for variable in variables for word in ("--env", variable)]
-        return [self.engine, "run", "--rm", "--name", name, "--network", "host", *options, *given, self.image, *arguments]
+        always = [self.engine, "run", "--rm", "--name", name, "--network", "host"]
+        return [*always, *options, *given, self.image, *arguments]
 
-    def start(
-        self, *arguments: str, options: tuple[str, ...] = RESTRICTIONS, **variables: str
-    ) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, options: Sequence[str] = RESTRICTIONS, **variables: str) -> subprocess.Popen[str]:
         """Start a command; its output is in files, as nobody reads a pipe meanwhile."""
         command = self.command(*arguments, options=options, variables=variables)
         with self._output("out").open("w") as out, self._output("err").open("w") as err:
             return subprocess.Popen(command, env={**os.environ, **variables}, stdout=out, stderr=err, text=True)
 
     def run(
-        self, *arguments: str, options: tuple[str, ...] = RESTRICTIONS, **variables: str
+        self, *arguments: str, options: Sequence[str] = RESTRICTIONS, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return self.ended(self.start(*arguments, options=options, **variables))

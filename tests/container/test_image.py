@@ -58,11 +58,21 @@ def test_a_measurement_over_tls(
     write(cluster.brokers, output, [result_of(message) for message in messages])
     read = containers.run("python", "PerfConsumer.py", options=options, COUNT="20", **secured(broker, output))
     assert read.returncode == 0, read.stderr
-    deltas = [message.timestamp()[1] - json.loads(message.value() or b"")["timestamp_start"]
-              for message in cluster.read(output, 20)]
+    deltas = [
+        message.timestamp()[1] - json.loads(message.value() or b"")["timestamp_start"]
+        for message in cluster.read(output, 20)
+    ]
     assert re.search(r"measured +20\n", read.stdout)
     assert re.search(rf"mean +{round(sum(deltas) / 20, 3):g}\n", read.stdout), (deltas, stamp_ms)
     assert KEY not in sent.stdout + sent.stderr + read.stdout + read.stderr
+
+
+def test_nothing_but_kafka_is_needed(containers: Containers, only_loopback: bool) -> None:
+    """The containers of these tests have no network but the loopback on which the broker listens."""
+    if not only_loopback:
+        pytest.skip("a network of their own for the containers needs podman, and root")
+    devices = containers.run("cat", "/proc/net/dev").stdout.splitlines()[2:]
+    assert [line.partition(":")[0].strip() for line in devices] == ["lo"]
 
 
 def test_a_wrong_key(containers: Containers, broker: EmbeddedBroker, cluster: Cluster, tmp_path: Path) -> None:
@@ -116,7 +126,8 @@ def test_a_folder_on_tmp_and_bash(
         f"./PerfTopics.py create {topic}",
         "python ProducerPerformance.py --file /tmp/events.ndjson --size 5 --result /tmp/result.json",
         "exit",
-        KAFKA_BROKERS=broker.bootstrap_servers, TOPIC_NAME=topic,
+        KAFKA_BROKERS=broker.bootstrap_servers,
+        TOPIC_NAME=topic,
     )
     assert f"created: {topic}" in seen
     assert re.search(r"acknowledged +5\r", seen), seen

@@ -1,4 +1,4 @@
-"""The Jobs' pods at work: `podman kube play` runs them as Kubernetes would, with their configMaps, secrets and limits."""
+"""The Jobs' pods at work: `podman kube play` runs them, with configMaps, secrets and limits, as Kubernetes would."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -60,8 +61,10 @@ class Pods:
         for name, data in secrets.items():
             self._make_secret(self._own(name), data)
         mounted = {name: dict(data) for name, data in {**config_maps, **secrets}.items()}
-        documents = [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
-                     for name, data in mounted.items()]
+        documents = [
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+            for name, data in mounted.items()
+        ]
         documents += [self._adapted(one, mounted.keys()) for one in pods]
         path = self.folder / f"{uuid.uuid4().hex}.yaml"
         path.write_text(self._own(yaml.safe_dump_all(documents)))
@@ -70,8 +73,11 @@ class Pods:
         assert done.returncode == 0, done.stderr
 
     def _own(self, text: str) -> str:
-        return re.sub(r"\b(kafka|eventstreams|data|performance)-(?=brokers|apikey|pem|file|scram|producer|consumer)",
-                      rf"\1-{self._mark}-", text)
+        return re.sub(
+            r"\b(kafka|eventstreams|data|performance)-(?=brokers|apikey|pem|file|scram|producer|consumer)",
+            rf"\1-{self._mark}-",
+            text,
+        )
 
     def _make_secret(self, name: str, data: Mapping[str, str]) -> None:
         encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
@@ -100,9 +106,16 @@ class Pods:
 
     def ended(self, played: Manifest) -> tuple[int, str, str]:
         """The exit code of a pod's container, its termination message, and what it said."""
-        container = self._own(f"{played['metadata']['name']}-{played['spec']['containers'][0]['name']}")
-        waited, logs = podman("wait", container), podman("logs", container)
+        waited, logs = podman("wait", self._container(played)), podman("logs", self._container(played))
         return int(waited.stdout), (self._place(played) / "message").read_text(), logs.stdout + logs.stderr
+
+    def inspected(self, played: Manifest) -> dict[str, Any]:
+        """What podman made of a pod's container."""
+        found = podman("inspect", self._container(played))
+        return dict(json.loads(found.stdout)[0])
+
+    def _container(self, played: Manifest) -> str:
+        return self._own(f"{played['metadata']['name']}-{played['spec']['containers'][0]['name']}")
 
     def _place(self, played: Manifest) -> Path:
         return self.folder / self._own(str(played["metadata"]["name"]))
@@ -162,6 +175,11 @@ def test_the_jobs_as_they_are(pods: Pods, broker: EmbeddedBroker, cluster: Clust
     pods.play([producer], config_maps=plain(broker))
     code, message, log = pods.ended(producer)
     assert (code, message) == (0, "10 of 10 messages acknowledged, 0 failed"), log
+    container = pods.inspected(producer)
+    assert container["Config"]["User"] == "1000680000:0"
+    assert container["HostConfig"]["ReadonlyRootfs"]
+    assert container["HostConfig"]["Memory"] == 256 * 1024**2
+    assert container["EffectiveCaps"] in ([], None)
     deltas_ms = operate(cluster, source, output, 10)
     (consumer,) = pods.of("consumer", TOPIC_NAME=output, IDLE_TIMEOUT="2s")
     pods.play([consumer], config_maps=plain(broker))
