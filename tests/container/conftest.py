@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine import Containers, working_engine
+from engine import KEY, PASSWORD, Containers, working_engine
 from harness import Cluster
 
 from demo.broker import EmbeddedBroker, Security
 
-KEY, PASSWORD = "an-api-key-0815", "a-password-4711"
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TIMEOUT_S = 60.0
+KEY, PASSWORD = "an-api-key-0815", "a-password-4711"  # of the broker's user `token`, and of alice
 RESTRICTIONS = (
     "--user", "1000680000:0", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL",
     "--security-opt", "no-new-privileges",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,10 @@ def render(overlays: Sequence[str] = (), *, data_file: Path | None = None) -> li
         if data_file is not None:
             shutil.copy(data_file, Path(folder) / "my-events.json")
             wanted += ["name: data-file", "files:", "data.json=my-events.json"]
-        path.write_text("".join(_uncommented(line, wanted) for line in lines), encoding="utf-8")
+        text = "".join(_uncommented(line, wanted) for line in lines)
+        missing = [one for one in wanted if not re.search(rf"^ .* {re.escape(one)}$", text, re.MULTILINE)]
+        assert not missing, f"kustomization.yaml has no line for {missing}"
+        path.write_text(text, encoding="utf-8")
         done = subprocess.run([*_kustomize(), folder], capture_output=True, check=True)
     return list(yaml.safe_load_all(done.stdout))
 

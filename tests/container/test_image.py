@@ -10,8 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import KEY
-from engine import RESTRICTIONS, TIMEOUT_S, Containers
+from engine import KEY, RESTRICTIONS, TIMEOUT_S, Containers
 from harness import ROOT, Cluster
 from operators import result_of, write
 

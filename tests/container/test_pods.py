@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import KEY, PASSWORD
-from engine import TIMEOUT_S
+from engine import KEY, PASSWORD, TIMEOUT_S
 from harness import Cluster
 from manifests import Manifest, ToolMissingError, pod, render
 from operators import result_of, write
