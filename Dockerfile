@@ -36,6 +36,7 @@ WORKDIR /opt/performance
 ENV PATH=/opt/venv/bin:${PATH} PYTHONDONTWRITEBYTECODE=1
 # a number, so that Kubernetes can see that it is not root; any other user with group 0 will do
 USER 1001:0
+# podman and buildah warn here: what they build has no health check in any case
 HEALTHCHECK NONE
 # started without a shell, so that SIGTERM reaches Python
 CMD ["python", "PerfConsumer.py", "--help"]

@@ -63,10 +63,10 @@ image-ubi: ## the same on Red Hat's base, as IMAGE-ubi; another base: UBI_BASE_I
 
 test-container: $(READY) ## builds both images, and runs them and the manifests as Kubernetes would, by docker or podman
 	@$(if $(ENGINE),$(MAKE) --no-print-directory image image-ubi)
-	@IMAGE=$(IMAGE) $(RUN) -m pytest -m container $(PYTEST_ARGS)
+	@IMAGE=$(IMAGE) $(RUN) -m pytest tests/container -m container $(PYTEST_ARGS)
 
 test-kubernetes: $(READY) ## applies the manifests to the cluster of KUBECONFIG, which must be able to pull IMAGE
-	@IMAGE=$(IMAGE) $(RUN) -m pytest -m kubernetes $(PYTEST_ARGS)
+	@IMAGE=$(IMAGE) $(RUN) -m pytest tests/container -m kubernetes $(PYTEST_ARGS)
 
 clean: ## remove what was made here
 	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,7 @@
 # environment in /opt/app-root that every bash activates, user 1001 of group 0, and an entry point that is a script.
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
-RUN useradd --uid 1001 --gid 0 --system --home-dir /opt/app-root/src default \
+RUN useradd --uid 1001 --gid 0 --no-create-home --home-dir /opt/app-root/src default \
  && python3 -m venv /opt/app-root \
  && mkdir /opt/app-root/src && chown -R 1001:0 /opt/app-root && chmod -R g=u /opt/app-root \
  && printf '#!/bin/bash\nexec "$@"\n' > /usr/bin/container-entrypoint && chmod +x /usr/bin/container-entrypoint
