@@ -29,7 +29,7 @@ FIELDS = (
     "brokers", "config", "topic", "start", "group", "isolation", "timestamp_field", "timestamp_header",
     "timestamp_unit", "latency", "clock_topic", "warmup", "trace", "run_id", "wait_for", "wait_timeout_s",
     "expect_ratio", "runs_topic", "results_topic", "count", "duration_s", "idle_timeout_s", "windows", "fail_if",
-    "result",
+    "result", "termination_message",
 )  # fmt: skip
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./PerfConsumer.py --topic results

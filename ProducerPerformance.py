@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FIELDS = (
     "brokers", "config", "topic", "size", "file", "keyname", "rate_per_s", "stamp",
     "duration_s", "trace", "run_id", "wait_for", "wait_timeout_s", "runs_topic", "results_topic", "fail_if", "result",
+    "termination_message",
 )  # fmt: skip
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./ProducerPerformance.py --topic performance-test --size 100K

@@ -17,8 +17,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
+
+from . import settings
 
 if TYPE_CHECKING:
     from .result import Result
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from .stats import ConsumerSummary, Histogram, ProducerSummary
 
 log = logging.getLogger("perf")
+_MOST_TERMINATION_BYTES = 4096  # Kubernetes cuts what is longer
+_MOST_SENTENCES = 20
 
 FLUSH_GRACE_S = 20.0
 SIGNALLED = 128  # and the signal's number: an exit code
@@ -103,15 +108,43 @@ class Output:
         sys.stderr.write(text)
 
 
+class LastWords(logging.Handler):
+    """What a process has to say at its end in one line: its errors, and the verdict that `report` adds."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.sentences: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one of the first errors."""
+        if len(self.sentences) < _MOST_SENTENCES:
+            self.sentences.append(record.getMessage())
+
+    def write(self, path: Path) -> None:
+        """Write them to the file that Kubernetes shows as the reason why a container ended."""
+        line = "; ".join(dict.fromkeys(self.sentences)).replace("\n", " ")
+        try:
+            path.write_bytes(line.encode("utf-8", "backslashreplace")[:_MOST_TERMINATION_BYTES])
+        except OSError as error:
+            log.warning("the termination message cannot be written to %s: %s", path, error.strerror)
+
+
+_last_words = LastWords()
+
+
 def run(main: Callable[[], int]) -> None:
-    """Run a script's `main` as a process: logging, signals, exceptions, exit code."""
+    """Run a script's `main` as a process: logging, signals, exceptions, exit code, termination message."""
     for level, name in ((logging.INFO, "--"), (logging.WARNING, "warning:"), (logging.ERROR, "error:")):
         logging.addLevelName(level, name)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_interrupted)
     _make_streams_usable()
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    termination_message = settings.termination_message_path(sys.argv[1:])
+    logging.getLogger().addHandler(_last_words)
     code = _guarded(main)
+    if termination_message is not None:
+        _last_words.write(termination_message)
     _discard_broken(sys.stdout)
     sys.exit(code)
 
@@ -168,12 +201,15 @@ def report(
     """
     from . import __version__, result
     from .limits import metrics_of
-    from .report.text import limit_lines, summary_lines
+    from .report.text import limit_lines, summary_lines, verdict_sentences
 
     output = output or Output(stop)
     output.lines(summary_lines(title, summary))
     outcomes = [limit.check(metrics_of(summary)) for limit in options.fail_if]
     output.lines(limit_lines(outcomes))
+    _last_words.sentences += verdict_sentences(summary, outcomes)
+    if stop.signal_number:
+        _last_words.sentences.append(f"stopped by {signal.Signals(stop.signal_number).name}")
     if any(checked.exceeded for checked in outcomes):
         outcome = outcome or ExitCode.LIMIT_EXCEEDED
     written = not output.lost

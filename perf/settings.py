@@ -7,6 +7,7 @@ not set. A flag is one entry of OPTIONS and a field of Settings; README.md's tab
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import re
@@ -93,6 +94,7 @@ class Settings:
     json: Path | None = None
     hgrm: Path | None = None
     hlog: Path | None = None
+    termination_message: Path | None = None
     partitions: int = 1
     replication_factor: int = -1
     timestamp_type: str = "LogAppendTime"
@@ -389,6 +391,8 @@ _OPTIONS = (
            "write the delta's percentiles to this file as HdrHistogram's plotters read them"),
     Option("hlog", "--hlog", "HLOG_FILE", _OUTPUT, result_path, "none",
            "write the deltas to this file as an HdrHistogram V2 log"),
+    Option("termination_message", "--termination-message", "TERMINATION_MESSAGE_PATH", _OUTPUT, result_path, "none",
+           "write the errors and the verdict, as one line, to this file at the end (Kubernetes: /dev/termination-log)"),
     Option("partitions", "--partitions", "PARTITIONS", _TOPICS, count_of, "1",
            "partitions of each topic"),
     Option("replication_factor", "--replication-factor", "REPLICATION_FACTOR", _TOPICS, count_of,
@@ -476,6 +480,19 @@ def load(
     if "size" in fields and "size" not in values and "duration_s" not in values:
         values["size"] = 10
     return Settings(**values)
+
+
+def termination_message_path(
+    arguments: Sequence[str], environment: Mapping[str, str] = os.environ, dotenv: Path = Path(".env")
+) -> Path | None:
+    """The value of --termination-message, which is needed even where other settings are wrong."""
+    option = OPTIONS["termination_message"]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(option.flag, dest=option.field, nargs="?")
+    with contextlib.suppress(SettingsError):
+        environment = merged_environment(environment, dotenv)
+    text = getattr(parser.parse_known_args(arguments)[0], option.field) or environment.get(option.variable)
+    return Path(text) if text else None
 
 
 def merged_environment(environment: Mapping[str, str], dotenv: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from ..clock import ClockOffset
 from ..compare import ChangeOutcome, Comparison, percent
 from ..limits import Outcome
 from ..run import JudgedLimit
-from ..stats import Distribution, Event, WindowAverage
+from ..stats import ConsumerSummary, Distribution, Event, ProducerSummary, WindowAverage
 
 _NONE = "n/a"
 _UNITS = (("_mb_per_s", "MB/s"), ("_per_s", "messages/s"), ("_ms", "ms"), ("_s", "s"))
@@ -67,6 +67,19 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         yield f"  {label:{widths[0]}}  {cells}  {told}".rstrip()
     yield from (f"  warning: {note}" for note in comparison.notes)
     yield from limit_lines(comparison.limits)
+
+
+def verdict_sentences(summary: ConsumerSummary | ProducerSummary, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """What a summary comes to, for where there is room for one line."""
+    if isinstance(summary, ProducerSummary):
+        failed = sum(summary.failed.values())
+        yield f"{summary.acknowledged} of {summary.messages} messages acknowledged, {failed} failed"
+    else:
+        delta = summary.delta_ms
+        yield summary.verdict
+        yield f"{summary.measured} of {summary.messages_read} messages read were measured"
+        yield f"delta mean {number(delta.mean)} ms, p50 {number(delta.p50)} ms, p99 {number(delta.p99)} ms"
+    yield from (outcome.sentence for outcome in outcomes if outcome.exceeded)
 
 
 def utc(stamp_ms: int) -> str:

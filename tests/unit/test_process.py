@@ -337,3 +337,55 @@ def test_the_time_that_names_a_run_is_utc() -> None:
     """ISO 8601 with milliseconds and the offset of UTC."""
     assert process.now().endswith("+00:00")
     assert len(process.now()) == len("2026-11-23T08:00:00.000+00:00")
+
+
+# ------------------------------------------------------------------------------------------------ termination message
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise SettingsError('RATE: x is not allowed')", "RATE: x is not allowed"),
+        ("raise ValueError('odd\\nlines')", "unexpected ValueError: odd lines (a defect of this tool"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "stopped before anything was done"),
+        ("return 0", ""),
+    ],
+)
+def test_an_early_end_is_said_in_the_termination_message(tmp_path: Path, code: str, message: str) -> None:
+    """What ends a process before it has anything to report stands in the file, as one line."""
+    path = tmp_path / "message"
+    run_python(
+        f"""
+        from perf.settings import SettingsError
+        def main():
+            {code}
+        process.run(main)
+        """,
+        TERMINATION_MESSAGE_PATH=str(path),
+    )
+    assert path.read_text().startswith(message)
+    assert "\n" not in path.read_text()
+
+
+def test_a_report_is_said_in_the_termination_message(tmp_path: Path) -> None:
+    """Errors come before the verdict, each sentence once, at most 4096 bytes; a flag serves as the variable does."""
+    path = tmp_path / "message"
+    run_python(
+        """
+        def main():
+            process.log.error("first")
+            process._last_words.sentences += ["verdict", "first", "ä" * 5000]
+            return 0
+        sys.argv = ["x", "--other", "--termination-message", os.environ["HERE"]]
+        process.run(main)
+        """,
+        HERE=str(path),
+    )
+    assert path.read_bytes() == "; ".join(["first", "verdict", "ä" * 5000]).encode()[:4096]
+
+
+def test_a_termination_message_that_cannot_be_written_is_only_a_warning(tmp_path: Path) -> None:
+    """The exit code tells how the run ended."""
+    done = run_python("process.run(lambda: 0)", TERMINATION_MESSAGE_PATH=str(tmp_path))
+    assert done.returncode == 0
+    assert f"warning: the termination message cannot be written to {tmp_path}: Is a directory" in done.stderr

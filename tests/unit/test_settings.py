@@ -78,7 +78,7 @@ def test_every_variable_gives_what_its_flag_gives(field: str, tmp_path: Path) ->
         "idle_timeout_s": "500ms", "windows": "5,1K", "result": str(tmp_path / "result.json"),
         "timestamp_header": "t", "timestamp_unit": "us", "latency": "receive", "isolation": "read_uncommitted",
         "warmup": "30s", "fail_if": "p99 > 1s", "stamp": "intended", "trace": "header:mark", "run_id": "run-7",
-        "clock_topic": "a-clock",
+        "clock_topic": "a-clock", "termination_message": str(tmp_path / "message"),
         "partitions": "6", "replication_factor": "3", "timestamp_type": "CreateTime",
         "input_topic": "in", "output_topic": "out",
         **{name: str(tmp_path / f"report.{name}") for name in ("html", "json", "hgrm", "hlog")},

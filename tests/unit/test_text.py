@@ -13,7 +13,7 @@ from support import measure
 from perf.clock import ClockOffset
 from perf.limits import parse
 from perf.payload import Rejection
-from perf.report.text import event_line, limit_lines, summary_lines, utc, window_label
+from perf.report.text import event_line, limit_lines, summary_lines, utc, verdict_sentences, window_label
 from perf.series import Row
 from perf.stats import (
     ConsumerSummary,
@@ -322,3 +322,16 @@ def test_every_field_of_a_summary_is_shown() -> None:
 def test_a_stamp_is_shown_in_utc(stamp_ms: int, expected: str) -> None:
     """Milliseconds are kept, and what no calendar reaches is shown as the number."""
     assert utc(stamp_ms) == expected
+
+
+def test_a_summary_comes_to_a_few_sentences() -> None:
+    """A consumer's verdict and main figures, what a producer had acknowledged, and only limits that are exceeded."""
+    outcomes = [parse(text).check({"mean": 5.0}) for text in ("mean > 2ms", "mean > 9ms")]
+    assert list(verdict_sentences(CONSUMER, outcomes)) == [
+        "valid: all is well",
+        "9 of 12 messages read were measured",
+        "delta mean 0.333 ms, p50 0 ms, p99 7 ms",
+        "mean > 2ms: mean is 5 ms: exceeded",
+    ]
+    sent = producer_summary(messages=9, acknowledged=6, failed={"MSG_SIZE_TOO_LARGE": 2})
+    assert list(verdict_sentences(sent, [])) == ["6 of 9 messages acknowledged, 2 failed"]
