@@ -40,7 +40,7 @@ format: $(READY) ## let ruff format the code
 bench: $(READY) ## the benchmarks, side by side with Kafka's own tools and kcat; rewrites docs/benchmarks.md
 	@$(RUN) -m benchmarks
 
-calibrate: $(READY) ## how often the comparison of runs is wrong, on simulated ones; an hour on two cores
+calibrate: $(READY) ## how often the comparison of runs is wrong, on simulated ones
 	@$(RUN) -m benchmarks.calibrate
 
 clean: ## remove what was made here
