@@ -49,7 +49,7 @@ format: $(READY) ## let ruff format the code
 bench: $(READY) ## the benchmarks, side by side with Kafka's own tools and kcat; rewrites docs/benchmarks.md
 	@$(RUN) -m benchmarks
 
-calibrate: $(READY) ## how often the comparison of runs is wrong, on simulated ones; an hour on two cores
+calibrate: $(READY) ## how often the comparison of runs is wrong, on simulated ones
 	@$(RUN) -m benchmarks.calibrate
 
 soak: $(READY) ## ten minutes with the broker killed every minute; rewrites docs/soak.md; a short try: make soak DURATION=75s EVERY=20s
