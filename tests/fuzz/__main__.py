@@ -5,11 +5,14 @@ It stops at the first finding, which is shown with its input.
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from importlib.metadata import version
+from pathlib import Path
 
 TARGETS = ("payloads", "data_sets", "options")
 
@@ -19,11 +22,14 @@ def main() -> int:
     runs, names = sys.argv[1], sys.argv[2:] or TARGETS
     for name in names:
         started_s = time.monotonic()
-        with tempfile.TemporaryFile() as log:
+        with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
             command = [sys.executable, "-m", "tests.fuzz.one", name, runs]
-            code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+            environment = {**os.environ, "TMPDIR": folder}  # the fuzzer ends its process without cleaning up
+            code = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode
             log.seek(0)
             said = log.read().decode(errors="replace")
+            for finding in Path(folder).glob(f"fuzz-{name}-*"):
+                print(f"kept: {shutil.move(finding, tempfile.gettempdir())}", file=sys.stderr)
         if code:
             print(f"{said[-5_000:]}\n{name}: a finding, or the fuzzer failed: see above", file=sys.stderr)
             return 1

@@ -419,7 +419,7 @@ def test_what_kafka_cannot_take_is_refused(field: str, form: str, text: str) -> 
 
 
 def test_a_config_without_its_value_is_not_repeated() -> None:
-    """Found by fuzzing: what was meant as a property may be a secret, so that it is not shown."""
+    """What was meant as a property may be a secret, so that it is not shown."""
     with pytest.raises(SettingsError) as caught:
         load("--config", "sasl.password:hunter2")
     assert "hunter2" not in str(caught.value)
