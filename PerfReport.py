@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kafka.config import VARIABLES, client_config
 from perf import process, settings
 
 if TYPE_CHECKING:
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from perf.settings import Settings
 
 FIELDS = ("html", "json", "hgrm", "hlog", "fail_if")
+RUN_FIELDS = ("brokers", "config", "wait_for", "runs_topic", "results_topic")  # with --run
 COMPARE_FIELDS = ("html", "json", "fail_if_change")
 EXAMPLES = """\
   ./PerfReport.py producer.json consumer.json --html report.html
   ./PerfReport.py results/*.json --fail-if 'lost > 0' --fail-if 'p99 > 250ms'
+  ./PerfReport.py --run run-7 --brokers localhost:9092
   ./PerfReport.py compare before.json -- after.json --fail-if 'p99 > +10%'
 """
 COMPARE = "compare"
@@ -41,16 +44,26 @@ def main() -> int:
     """The stages in order; returns the exit code."""
     if sys.argv[1:2] == [COMPARE]:
         return compare_sides(sys.argv[2:])
-    parser = settings.parser(__file__, FIELDS, __doc__, EXAMPLES, ())
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULT", help="files written with --result or --json")
+    parser = settings.parser(__file__, FIELDS + RUN_FIELDS, __doc__, EXAMPLES, VARIABLES)
+    parser.add_argument("results", nargs="*", type=Path, metavar="RESULT", help="files written with --result or --json")
+    parser.add_argument(
+        "--run", metavar="RUN_ID", help="the run of many processes whose results Kafka has (docs/runs.md)"
+    )
     arguments = parser.parse_args()
-    options = settings.load(arguments, FIELDS)
+    if bool(arguments.results) == bool(arguments.run):
+        parser.error("give the files RESULT … of a run, or --run RUN_ID")
+    options = settings.load(arguments, FIELDS + RUN_FIELDS if arguments.run else FIELDS)
     from perf import run
 
+    if arguments.run:
+        return _show(_report_from_kafka(settings.checked("--run", arguments.run, settings.run_name), options), options)
     if len({path.resolve() for path in arguments.results}) != len(arguments.results):
         raise settings.SettingsError("a result file is given twice: all it counts would be counted twice")
     found = [one for path in arguments.results for one in run.read(path)]
-    report = run.report_of(found, sources=map(str, arguments.results), limits=options.fail_if)
+    return _show(run.report_of(found, sources=map(str, arguments.results), limits=options.fail_if), options)
+
+
+def _show(report: Report, options: Settings) -> int:
     output = process.Output(process.Stop())
     output.lines(_text(report))
     _write(report, options)
@@ -59,6 +72,27 @@ def main() -> int:
     if report.ledger is not None and report.ledger.untraced and not report.ledger.unique:
         process.log.warning("no result carries a mark: does the operator copy the field, header or key of --trace?")
     return process.exit_code(process.Stop(), report.exit_code, written=not output.lost)
+
+
+def _report_from_kafka(name: str, options: Settings) -> Report:
+    """The report of a run whose processes left their states and results in Kafka."""
+    from kafka.runs import RunTopics
+    from perf import coordination, run
+
+    config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
+    topics = RunTopics(config, announcements=options.runs_topic, results=options.results_topic)
+    found = coordination.Run(name)
+    found.take(topics.announcements())
+    if found.first_ms is None:
+        raise coordination.RunError(f"no process announced itself for the run {name} in {options.runs_topic}")
+    states = coordination.checkpoints(topics.all_saved(coordination.checkpoint_prefix(name)))
+    sent = coordination.results(topics.all_saved(coordination.result_prefix(name, coordination.PRODUCER)))
+    notes, ended = found.oddities(set(sent))
+    notes += [f"{count} {role}s are missing" for role, count in found.missing(options.wait_for).items()]
+    for note in notes:
+        process.log.warning("%s", note)
+    results = [*sent.values(), *(state.result for state in states.values())]
+    return run.report_of(results, sources=[f"run {name}"], limits=options.fail_if, ended=ended)
 
 
 def compare_sides(words: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ import os
 import platform
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Protocol
 
 import msgspec
@@ -21,6 +21,7 @@ from .result import ConsumerResult, ProducerResult, Result, decoded
 MOST_BYTES = 900_000
 HEARTBEAT_S, SILENT_S = 5.0, 45.0
 PRODUCER, CONSUMER = "producer", "consumer"
+_SIGNALLED = 128
 STARTED, READY, DONE = "started", "ready", "done"
 
 
@@ -152,6 +153,24 @@ class Run:
             member.latest.state == DONE or member in silent for member in producers
         )
 
+    def oddities(self, finished: Set[tuple[str, int]]) -> tuple[list[str], dict[str, int]]:
+        """What should be known of the processes: notes, and sentences with the exit code that each leads to.
+
+        `finished`: index and attempt of the producers whose result is there.
+        """
+        notes, ended = [], {}
+        for member in (*self.members(PRODUCER), *self.members(CONSUMER)):
+            latest = member.latest
+            if member.attempts > 1:
+                notes.append(f"{member.name} was started {member.attempts} times")
+            if latest.role == PRODUCER and (latest.index, latest.attempt) not in finished:
+                ended[f"{member.name} left no result: it crashed, or still runs"] = 4
+            elif latest.role == CONSUMER and latest.state != DONE:
+                notes.append(f"{member.name} is not done: it crashed, or still runs; what it saved is counted")
+            elif latest.role == CONSUMER and latest.exit_code not in (None, 0, 5) and latest.exit_code < _SIGNALLED:
+                ended[f"{member.name} ended with exit code {latest.exit_code}"] = latest.exit_code
+        return notes, ended
+
     def silent(self, now_ms: int) -> list[Member]:
         """Processes that are not done, and of which nothing was heard for long: crashed, or cut off."""
         return [
@@ -191,7 +210,7 @@ def checkpoint_prefix(run: str, partition: int | None = None) -> str:
 def checkpoints(records: Mapping[str, bytes]) -> dict[int, Checkpoint]:
     """The state of each partition: the latest owner's last checkpoint that is whole."""
     found: dict[int, Checkpoint] = {}
-    for value in _whole(records):
+    for value in _whole(records).values():
         one = msgspec.json.decode(value, type=Checkpoint)
         known = found.get(one.partition)
         if known is None or (one.epoch, one.next_offset, one.number) > (known.epoch, known.next_offset, known.number):
@@ -209,9 +228,13 @@ def result_prefix(run: str, role: str) -> str:
     return f"{run}/result/{role}/"
 
 
-def results(records: Mapping[str, bytes]) -> list[Result]:
-    """The results in these records. Raises ResultError for one of another version."""
-    return [decoded(value, "a result of the run", ConsumerResult | ProducerResult) for value in _whole(records)]
+def results(records: Mapping[str, bytes]) -> dict[tuple[str, int], Result]:
+    """The results in these records, by the process's index and attempt. Raises ResultError for another version's."""
+    found = {}
+    for name, value in _whole(records).items():
+        _, index, attempt = name.rsplit("/", 2)
+        found[index, int(attempt)] = decoded(value, f"the result {name}", ConsumerResult | ProducerResult)
+    return found
 
 
 class _Part(msgspec.Struct, frozen=True, array_like=True):
@@ -229,19 +252,19 @@ def _in_parts(key: str, value: bytes) -> dict[str, bytes]:
     }
 
 
-def _whole(records: Mapping[str, bytes]) -> list[bytes]:
-    """The values of which all parts are there."""
+def _whole(records: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The values of which all parts are there, by their keys."""
     parts: dict[str, dict[int, _Part]] = {}
     for key, value in records.items():
         name, _, number = key.rpartition("/")
         parts.setdefault(name, {})[int(number)] = msgspec.msgpack.decode(value, type=_Part)
-    found = []
-    for several in parts.values():
+    found = {}
+    for name, several in parts.items():
         first = several.get(0)
         wanted: Sequence[int] = range(first.of) if first else ()
         packed = b"".join(several[number].data for number in wanted if number in several)
         if first and zlib.crc32(packed) == first.crc:
-            found.append(zlib.decompress(packed))
+            found[name] = zlib.decompress(packed)
     return found
 
 

@@ -5,8 +5,9 @@ A report is what PerfReport.py writes as JSON and what the renderers show; its s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import msgspec
@@ -59,8 +60,17 @@ def read(path: Path) -> list[Result]:
     return [kept]
 
 
-def report_of(results: Sequence[Result], *, sources: Iterable[str], limits: Sequence[Limit] = ()) -> Report:
-    """Everything about one run. Raises ResultError for results that do not belong together, or a damaged one."""
+def report_of(
+    results: Sequence[Result],
+    *,
+    sources: Iterable[str],
+    limits: Sequence[Limit] = (),
+    ended: Mapping[str, int] = MappingProxyType({}),
+) -> Report:
+    """Everything about one run. Raises ResultError for results that do not belong together, or a damaged one.
+
+    `ended`: sentences about processes that are not in `results`, with the exit code that each leads to.
+    """
     producers = [one for one in results if isinstance(one, ProducerResult)]
     consumers = [one for one in results if isinstance(one, ConsumerResult)]
     producer = cast(ProducerResult, result.merged(producers)) if producers else None
@@ -70,13 +80,13 @@ def report_of(results: Sequence[Result], *, sources: Iterable[str], limits: Sequ
     for found in (producer and producer.summary, consumer and consumer.summary, ledger):
         metrics |= metrics_of(found) if found is not None else {}
     judged = [_judged(limit.check(metrics)) for limit in limits]
-    codes = _codes(producer, consumer, results, exceeded=any(one.exceeded for one in judged))
-    status, ended = _status(consumer, codes), _ended(results, codes)
+    codes = _codes(producer, consumer, results, exceeded=any(one.exceeded for one in judged)) | set(ended.values())
+    status, said = _status(consumer, codes), [*ended, *_ended(results, codes)]
     return Report(
         status=status,
-        verdict=_verdict(status, producer, consumer, ledger, judged, ended=ended),
+        verdict=_verdict(status, producer, consumer, ledger, judged, ended=said),
         exit_code=first_of(codes),
-        ended=ended,
+        ended=said,
         sources=[Path(source).name for source in sources],
         producers=len(producers),
         consumers=len(consumers),

@@ -207,6 +207,11 @@ def _is_limit(text: str, value: Any) -> None:
         assert _near(value.quantity, Decimal(match[1]) * Decimal(scale))
 
 
+def _are_roles(text: str, value: Any) -> None:
+    roles = dict(part.split(":") for part in re.sub(r"\s", "", text).split(","))
+    assert {name.removesuffix("s"): int(count) for name, count in roles.items()} == value
+
+
 _MEANT: Mapping[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("size", "count", "partitions", "replication_factor"), _is_count),
     **dict.fromkeys(("duration_s", "idle_timeout_s"), _is_time),
@@ -222,4 +227,8 @@ _MEANT: Mapping[str, Callable[[str, Any], None]] = {
     "result": _is_file,
     "file": lambda text, value: _is_text(text, str(value)) if text == os.path.normpath(text) else None,
     "fail_if": _is_limit,
+    "wait_timeout_s": _is_time,
+    "expect_ratio": _is_rate,
+    "wait_for": _are_roles,
+    **dict.fromkeys(("html", "json", "hgrm", "hlog", "termination_message"), _is_file),
 }

@@ -81,18 +81,20 @@ def test_every_variable_gives_what_its_flag_gives(field: str, tmp_path: Path) ->
         "clock_topic": "a-clock", "termination_message": str(tmp_path / "message"),
         "partitions": "6", "replication_factor": "3", "timestamp_type": "CreateTime",
         "input_topic": "in", "output_topic": "out",
+        "wait_for": "producers:4,consumers:2", "wait_timeout_s": "2m", "expect_ratio": "0.5", "runs_topic": "r",
+        "results_topic": "s",
         **{name: str(tmp_path / f"report.{name}") for name in ("html", "json", "hgrm", "hlog")},
     }  # fmt: skip
     option, text = OPTIONS[field], texts[field]
     dotenv = tmp_path / ".env"
     dotenv.write_text(f"{option.variable}={text}\n")
     given = {
-        getattr(load(option.flag, text), field),
-        getattr(load(environment={**BROKERS, option.variable: text}), field),
-        getattr(load(environment={} if field == "brokers" else BROKERS, dotenv=dotenv), field),
+        repr(getattr(load(option.flag, text), field)),
+        repr(getattr(load(environment={**BROKERS, option.variable: text}), field)),
+        repr(getattr(load(environment={} if field == "brokers" else BROKERS, dotenv=dotenv), field)),
     }
     assert len(given) == 1
-    assert given != {getattr(load(), field)}
+    assert given != {repr(getattr(load(), field))}
 
 
 def test_a_variable_set_to_nothing_is_not_set(tmp_path: Path) -> None:
@@ -659,14 +661,36 @@ def test_one_of_takes_exactly_its_texts(allowed: list[str], text: str) -> None:
     assert str(caught.value) == f"{', '.join(allowed[:-1])} or {allowed[-1]}"
 
 
-def test_a_run_has_an_id_of_its_own() -> None:
-    """Without RUN_ID each process makes one up, which the option itself would take; a given one is kept."""
+def test_a_run_has_the_id_that_is_given() -> None:
+    """Without RUN_ID a process is alone."""
     fields = (*PRODUCER, "run_id")
-    made_up = {load(fields=fields).run_id for _ in range(20)}
-    assert len(made_up) == 20
-    assert all(settings.run_name(run) == run for run in made_up)
     assert load("--run-id", "Run_7.a-b", fields=fields).run_id == "Run_7.a-b"
-    assert load(fields=CONSUMER).run_id == ""
+    assert load(fields=fields).run_id == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("producers:4,consumers:2", {"producer": 4, "consumer": 2}), (" producer : 1 ", {"producer": 1})],
+)
+def test_whom_to_wait_for(text: str, value: dict[str, int]) -> None:
+    """Roles in either number, with how many."""
+    assert settings.wait_for(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "4", "producers", "producers:x", "producers:1,producers:2", "p:1", "producers:-1"]
+)
+def test_whom_nobody_can_wait_for(text: str) -> None:
+    """Anything else is refused with an example."""
+    with pytest.raises(ValueError, match="producers:4,consumers:2"):
+        settings.wait_for(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "nan", "inf", ""])
+def test_ratios_that_are_none(text: str) -> None:
+    """A ratio is above 0."""
+    with pytest.raises(ValueError, match="above 0"):
+        settings.ratio(text)
 
 
 def test_limits_are_a_flag_each_or_divided_by_semicolons(tmp_path: Path) -> None:
@@ -699,12 +723,11 @@ def test_one_flag_holds_one_limit() -> None:
 
 
 def test_the_report_has_help_without_a_connection(tmp_path: Path) -> None:
-    """PerfReport's help names its files and flags, and no variable of a connection that it does not have."""
+    """PerfReport's help names its files and flags, and --run, for which alone it needs a connection."""
     done = run_script("PerfReport.py", "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    for text in ("RESULT", "--fail-if ", OPTIONS["fail_if"].meaning, "[FAIL_IF; ", "./PerfReport.py "):
+    for text in ("RESULT", "--fail-if ", OPTIONS["fail_if"].meaning, "[FAIL_IF; ", "./PerfReport.py ", "--run RUN_ID"):
         assert text in done.stdout
-    assert "KAFKA_" not in done.stdout and "connection" not in done.stdout
 
 
 def test_a_report_needs_no_brokers(tmp_path: Path) -> None:
