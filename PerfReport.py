@@ -92,7 +92,10 @@ def _report_from_kafka(name: str, options: Settings) -> Report:
     for note in notes:
         process.log.warning("%s", note)
     results = [*sent.values(), *(state.result for state in states.values())]
-    return run.report_of(results, sources=[f"run {name}"], limits=options.fail_if, ended=ended)
+    consumers = len(found.members(coordination.CONSUMER))
+    return run.report_of(
+        results, sources=[f"run {name}"], limits=options.fail_if, ended=ended, consumers_known=consumers
+    )
 
 
 def compare_sides(words: Sequence[str]) -> int:

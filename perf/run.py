@@ -66,10 +66,12 @@ def report_of(
     sources: Iterable[str],
     limits: Sequence[Limit] = (),
     ended: Mapping[str, int] = MappingProxyType({}),
+    consumers_known: int | None = None,
 ) -> Report:
     """Everything about one run. Raises ResultError for results that do not belong together, or a damaged one.
 
     `ended`: sentences about processes that are not in `results`, with the exit code that each leads to.
+    `consumers_known`: how many there were, where the results are not one for each.
     """
     producers = [one for one in results if isinstance(one, ProducerResult)]
     consumers = [one for one in results if isinstance(one, ConsumerResult)]
@@ -89,7 +91,7 @@ def report_of(
         ended=said,
         sources=[Path(source).name for source in sources],
         producers=len(producers),
-        consumers=len(consumers),
+        consumers=len(consumers) if consumers_known is None else consumers_known,
         limits=judged,
         ledger=ledger,
         backlog=TimeSeries.from_state(consumer.series).backlog() if consumer is not None else [],

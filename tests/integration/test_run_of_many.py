@@ -99,7 +99,7 @@ def test_a_killed_consumer_costs_nothing(run: Run) -> None:
     deltas = [message.timestamp()[1] - json.loads(message.value() or b"")["timestamp_start"] for message in messages]
     report = run.report("--fail-if", "lost > 0", "--fail-if", "duplicated > 0", "--fail-if", f"unique != {total}")
     assert report.returncode == 0, report.stdout + report.stderr
-    section = report.stdout.partition("Summary of the consumers")[2]
+    section = report.stdout.partition(f"Summary of {CONSUMERS} consumers")[2]
     assert int(figure(section, "messages read")) == int(figure(section, "measured")) == total
     assert int(figure(section, "bytes")) == sum(map(len, messages))
     assert figure(section, "mean") == f"{statistics.fmean(deltas):.3f}".rstrip("0").rstrip(".")
@@ -136,7 +136,7 @@ def test_a_run_that_has_ended_takes_nobody(run: Run) -> None:
 def test_a_producer_that_crashed_is_named(run: Run) -> None:
     """A producer without a result leaves messages of which nobody knows: named, exit code 4."""
     alone = {"WAIT_FOR": "producers:1,consumers:1"}
-    consumer = run.consumer(0, "--count", "300", **alone)
+    consumer = run.consumer(0, "--count", "100", **alone)
     producer = run.producer(0, **alone)
     assert consumer.stdout is not None and consumer.stdout.readline()
     producer.kill()
