@@ -29,7 +29,7 @@ class Simulation:
     """Runs of a pipeline that is `shift` slower than the typical one (0.1: 10 %)."""
 
     def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311 (no secret)
+        self._random = random.Random(seed)
         self._pool = [math.exp(MESSAGE_SPREAD * self._random.gauss(0, 1)) for _ in range(_POOL)]
 
     def run(self, *, shift: float = 0.0, seconds: int = SECONDS, run_spread: float = 0.0) -> Report:
