@@ -12,7 +12,7 @@ import pytest
 from engine import KEY, PASSWORD, Containers, working_engine
 from harness import Cluster
 
-from demo.broker import EmbeddedBroker, Security
+from demo.broker import EmbeddedBroker, Security, classpath
 
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET
 
@@ -32,6 +32,7 @@ def only_loopback(engine: str) -> Iterator[bool]:
     if engine != "podman" or os.geteuid() != 0:
         yield False
         return
+    classpath()  # downloads the broker, which is out of reach from in there
     library = ctypes.CDLL(None, use_errno=True)
     with Path("/proc/thread-self/ns/net").open() as before:
         assert library.unshare(_NEW_NETWORK) == 0, os.strerror(ctypes.get_errno())

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from engine import KEY, PASSWORD, TIMEOUT_S
-from harness import Cluster
+from harness import Cluster, Scripts
 from manifests import Manifest, ToolMissingError, pod, render
 from operators import result_of, write
 
@@ -73,7 +73,7 @@ class Pods:
 
     def _own(self, text: str) -> str:
         return re.sub(
-            r"\b(kafka|eventstreams|data|performance)-(?=brokers|apikey|pem|file|scram|producer|consumer)",
+            r"\b(kafka|eventstreams|data|performance)-(?=brokers|apikey|pem|file|scram|producer|consumer|run\b)",
             rf"\1-{self._mark}-",
             text,
         )
@@ -229,13 +229,35 @@ def test_many_producers_and_a_group(pods: Pods, broker: EmbeddedBroker, cluster:
     """The producers of the overlay send SIZE each under marks of their own, and its consumers share all messages."""
     overlays = ("many-producers", "consumer-group")
     source, output = cluster.create_topic(), cluster.create_topic(partitions=3)
-    producers = pods.of("producer", *overlays, TOPIC_NAME=source, TRACE="field:mark", RUN_ID="r")
+    producers = pods.of("producer", *overlays, TOPIC_NAME=source, TRACE="field:mark")
     pods.play(producers, config_maps=plain(broker))
     assert [pods.ended(one)[0] for one in producers] == [0] * 4
-    marks = [json.loads(one.value() or b"")["mark"].split("/")[:2] for one in cluster.read(source, 40)]
-    assert sorted(marks) == [["r", str(number)] for number in range(4) for _ in range(10)]
+    marks = [json.loads(one.value() or b"")["mark"].split("/")[1] for one in cluster.read(source, 40)]
+    assert sorted(marks) == [str(number) for number in range(4) for _ in range(10)]
     operate(cluster, source, output, 40, partitions=3)
     consumers = pods.of("consumer", *overlays, TOPIC_NAME=output, IDLE_TIMEOUT="5s", GROUP_ID=f"group-{output}")
     pods.play(consumers, config_maps=plain(broker))
     found = [re.search(r"(\d+) of (\d+) messages read were measured", pods.ended(one)[1]) for one in consumers]
     assert sum(int(match[1]) for match in found if match) == 40
+
+
+def test_a_run_of_many_pods(pods: Pods, broker: EmbeddedBroker, cluster: Cluster, tmp_path: Path) -> None:
+    """overlays/run: producers wait for consumers, consumers end when all is read, and Kafka has the merged result."""
+    source, output, name = cluster.create_topic(), cluster.create_topic(partitions=3), f"run-{uuid.uuid4().hex[:8]}"
+    scripts = Scripts(broker.bootstrap_servers, tmp_path)
+    try:
+        assert scripts.run("PerfTopics.py", "runs").returncode == 0
+        operator = scripts.start("-m demo.streams_operator", "--input", source, "--output", output)
+        assert operator.stdout is not None and "operator ready" in operator.stdout.readline()
+        consumers = pods.of("consumer", "run", TOPIC_NAME=output, TRACE="field:mark")
+        producers = pods.of("producer", "run", TOPIC_NAME=source, TRACE="field:mark")
+        config_maps = {**plain(broker), "performance-run": {"id": name}}
+        for played in (consumers, producers):
+            pods.play(played, config_maps=config_maps)
+        ended = [pods.ended(one) for one in (*producers, *consumers)]
+        assert [code for code, _, _ in ended] == [0] * 7, ended
+        report = scripts.run("PerfReport.py", "--run", name, "--fail-if", "lost > 0", "--fail-if", "unique != 40")
+        assert report.returncode == 0, report.stdout + report.stderr
+        assert "Summary of 4 producers" in report.stdout and "Summary of 3 consumers" in report.stdout
+    finally:
+        scripts.close()
