@@ -120,7 +120,7 @@ def _join(options: Settings, config: ClientConfig) -> Membership | None:
     from perf.coordination import Membership
 
     journal = RunTopics(config, announcements=options.runs_topic, results=options.results_topic)
-    return Membership.joined(journal, options.run_id, "consumer", options.environment)
+    return Membership.joined(journal, options.run_id, "consumer", process.identity(options.environment), process.now_ms)
 
 
 class WallClock:
@@ -231,7 +231,7 @@ class _RunOfMany:
 
     def _drained(self, idle_s: float) -> bool:
         run, options = self._member.run, self._options
-        if not run.producers_done(options.wait_for.get("producer", 1), time.time_ns() // 1_000_000):
+        if not run.producers_done(options.wait_for.get("producer", 1), process.now_ms()):
             return False
         if options.expect_ratio and run.read >= options.expect_ratio * run.acknowledged:
             process.log.info("all %d results of the run are read: stopping", run.read)

@@ -113,7 +113,7 @@ def _join(options: Settings, config: ClientConfig) -> Membership | None:
     from perf.coordination import Membership
 
     journal = RunTopics(config, announcements=options.runs_topic, results=options.results_topic)
-    return Membership.joined(journal, options.run_id, "producer", options.environment)
+    return Membership.joined(journal, options.run_id, "producer", process.identity(options.environment), process.now_ms)
 
 
 def _await_others(member: Membership, options: Settings, stop: process.Stop) -> None:

@@ -7,9 +7,6 @@ are the caller's: a `Journal` hands bytes over. Definitions: docs/runs.md.
 
 from __future__ import annotations
 
-import os
-import platform
-import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Protocol
@@ -268,28 +265,27 @@ def _whole(records: Mapping[str, bytes]) -> dict[str, bytes]:
     return found
 
 
-def index_of(environment: Mapping[str, str], host: str, pid: int) -> str:
-    """What tells this process from the others of its role: Kubernetes' completion index, else host and process."""
-    return environment.get("JOB_COMPLETION_INDEX") or f"{host}-{pid}"
+class Identity(msgspec.Struct, frozen=True):
+    """What tells a process from the others of its role; `attempt` grows with each restart under the same index."""
+
+    index: str
+    attempt: int
 
 
 class Membership:
     """This process's part in a run: it announces itself, and knows of the others."""
 
-    def __init__(  # noqa: PLR0917
-        self, journal: Journal, run: str, role: str, index: str, attempt: int, now_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, journal: Journal, run: str, role: str, identity: Identity, now_ms: Callable[[], int]) -> None:
         self.journal, self.run = journal, Run(run)
-        self.role, self.index, self.attempt = role, index, attempt
+        self.role, self.index, self.attempt = role, identity.index, identity.attempt
         self._now_ms = now_ms
         self.state = STARTED
         self._said_ms = 0
 
     @classmethod
-    def joined(cls, journal: Journal, run: str, role: str, environment: Mapping[str, str]) -> Membership:
+    def joined(cls, journal: Journal, run: str, role: str, identity: Identity, now_ms: Callable[[], int]) -> Membership:
         """This process in the run. Raises RunError when the run has ended."""
-        index = index_of(environment, platform.node(), os.getpid())
-        member = cls(journal, run, role, index, time.time_ns(), lambda: time.time_ns() // 1_000_000)
+        member = cls(journal, run, role, identity, now_ms)
         member.look()
         if member.run.ended:
             raise RunError(f"the run {run} has ended: all its consumers are done. Take another RUN_ID")

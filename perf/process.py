@@ -15,6 +15,7 @@ import os
 import platform
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from . import settings
 
 if TYPE_CHECKING:
+    from .coordination import Identity
     from .result import Result
     from .settings import Settings
     from .stats import ConsumerSummary, Histogram, ProducerSummary
@@ -172,6 +174,18 @@ def failure(error: Exception) -> int:
     hint = "" if debug else "; with PERF_DEBUG=1 it shows where"
     log.error("unexpected %s: %s (a defect of this tool%s)", type(error).__name__, error, hint, exc_info=debug)
     return ExitCode.UNEXPECTED
+
+
+def identity(environment: Mapping[str, str]) -> Identity:
+    """This process among those of its run: Kubernetes' completion index, else host and process number."""
+    from .coordination import Identity
+
+    return Identity(environment.get("JOB_COMPLETION_INDEX") or f"{platform.node()}-{os.getpid()}", time.time_ns())
+
+
+def now_ms() -> int:
+    """The wall clock in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
 
 
 def now() -> str:

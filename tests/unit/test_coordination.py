@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Mapping
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import measure
 
-from perf import coordination, result
+from perf import coordination, process, result
 from perf.coordination import (
     CONSUMER,
     DONE,
@@ -21,6 +22,7 @@ from perf.coordination import (
     STARTED,
     Announcement,
     Checkpoint,
+    Identity,
     Membership,
     NotReadyError,
     Run,
@@ -28,7 +30,6 @@ from perf.coordination import (
     checkpoint_prefix,
     checkpoint_records,
     checkpoints,
-    index_of,
 )
 from perf.stats import Statistics
 from perf.trace import Ledger
@@ -113,7 +114,7 @@ def test_a_restarted_process_is_not_ready_until_it_says_so() -> None:
 
 def test_who_is_missing_is_named_when_the_time_is_over() -> None:
     """The barrier is bounded, and ends in exit code 3."""
-    member = Membership(Journal(), "r", PRODUCER, "0", 1, lambda: 0)
+    member = Membership(Journal(), "r", PRODUCER, Identity("0", 1), lambda: 0)
     member.say(READY)
     member.look()
     wanted = {"producer": 4, "consumer": 2}
@@ -127,12 +128,12 @@ def test_a_run_that_has_ended_is_refused() -> None:
     """It has once all of its consumers are done; producers that are done, or a consumer that crashed, do not end it."""
     journal = Journal()
     journal.log += [said(PRODUCER, "0", DONE), said(CONSUMER, "0", DONE), said(CONSUMER, "1", READY)]
-    Membership.joined(journal.other(), "r", PRODUCER, {"JOB_COMPLETION_INDEX": "1"})
+    Membership.joined(journal.other(), "r", PRODUCER, Identity("1", 1), lambda: 0)
     journal.log.append(said(CONSUMER, "1", DONE))
     with pytest.raises(RunError, match="the run r has ended") as caught:
-        Membership.joined(journal.other(), "r", CONSUMER, {})
+        Membership.joined(journal.other(), "r", CONSUMER, Identity("2", 1), lambda: 0)
     assert caught.value.exit_code == 2
-    Membership.joined(journal.other(), "another", CONSUMER, {})
+    Membership.joined(journal.other(), "another", CONSUMER, Identity("2", 1), lambda: 0)
 
 
 @given(
@@ -180,9 +181,11 @@ def test_producers_are_done_when_all_are_or_are_silent() -> None:
 
 
 def test_the_index_is_kubernetes_or_tells_processes_of_a_host_apart() -> None:
-    """A completion index survives a restart; without one, host and process have to do."""
-    assert index_of({"JOB_COMPLETION_INDEX": "3"}, "host", 17) == "3"
-    assert index_of({}, "host", 17) == "host-17"
+    """A completion index survives a restart, whose attempt is higher; without one, host and process have to do."""
+    one, two = (process.identity({"JOB_COMPLETION_INDEX": "3"}) for _ in range(2))
+    assert (one.index, two.index) == ("3", "3")
+    assert one.attempt < two.attempt
+    assert process.identity({}).index.endswith(f"-{os.getpid()}")
 
 
 def test_the_latest_owners_checkpoint_counts() -> None:
