@@ -105,6 +105,7 @@ def test_row_13_data_file(scripts: Scripts, tmp_path: Path, content: str | None,
     assert said in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.skipif(shutil.disk_usage(tempfile.gettempdir()).free < 6e9, reason="needs 6 GB of free disk space")
 def test_row_14_data_file_of_2_gb(scripts: Scripts, cluster: Cluster, tmp_path: Path) -> None:
@@ -224,6 +225,7 @@ def test_row_18_signal_before_anything(scripts: Scripts) -> None:
     assert "Traceback" not in stderr
 
 
+@pytest.mark.slow
 def test_row_18_signal_while_the_broker_is_gone(
     own_broker: EmbeddedBroker, scripts: Scripts, await_condition: Wait
 ) -> None:

@@ -246,6 +246,7 @@ def test_duration_ends_both_scripts(scripts: Scripts, cluster: Cluster) -> None:
     assert consumed.returncode == 5
 
 
+@pytest.mark.slow
 def test_consumers_of_a_group_share_the_partitions(scripts: Scripts, cluster: Cluster) -> None:
     """A second consumer joins and leaves mid-run: together they read every message, none of them twice."""
     topic = cluster.create_topic(partitions=4)

@@ -65,6 +65,7 @@ class Peak:
             self.bytes = max(self.bytes, self._process.memory_info().rss)
 
 
+@pytest.mark.slow
 def test_row_1_broker_restarted(scripts: Scripts, own_broker: EmbeddedBroker) -> None:
     """Killed and started again mid-run, the broker costs no message on either side; exit code 0."""
     cluster = Cluster(own_broker.bootstrap_servers)
@@ -109,6 +110,7 @@ def test_row_2_brokers_down_past_the_deadline(scripts: Scripts, own_broker: Embe
     assert "Connection refused" in stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", ["0", "1000"])
 def test_row_3_a_slow_broker(scripts: Scripts, patient_broker: EmbeddedBroker, rate: str) -> None:
     """A broker that stands still for 20 s: memory stays bounded, the stall shows, all is acknowledged; exit code 0."""
@@ -136,6 +138,7 @@ def test_row_3_a_slow_broker(scripts: Scripts, patient_broker: EmbeddedBroker, r
         assert found["lateness_ms"]["p99"] < 5_000, "the queue was not full"
 
 
+@pytest.mark.slow
 def test_row_22_a_long_backlog(scripts: Scripts, cluster: Cluster) -> None:
     """Ten million messages behind, the consumer reads them all, and its memory is the same at the end."""
     count = 10_000_000

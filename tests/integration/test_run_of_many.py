@@ -80,6 +80,7 @@ def figure(report: str, name: str) -> str:
     return found[1]
 
 
+@pytest.mark.slow
 def test_a_killed_consumer_costs_nothing(run: Run) -> None:
     """Four producers, three consumers, one of which is killed and comes back: the merged result equals the topic."""
     consumers = [run.consumer(index) for index in range(CONSUMERS)]
