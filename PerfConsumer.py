@@ -105,9 +105,8 @@ def main() -> int:
         output=output,
         details=statistics.details(),
     )
-    if member is not None and isinstance(meter, Shares):
-        meter.save(wait=True)
-        member.say("done", read=meter.progress, exit_code=code)
+    if isinstance(meter, Shares):
+        code = process.also(code, lambda: meter.leave(code))
     consumer.close()
     return code
 

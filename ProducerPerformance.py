@@ -100,9 +100,9 @@ def main() -> int:
         details=sending.marks(),
         publish=member.publish if member else None,
     )
-    if member is not None:
-        member.say("done", producer.acknowledged, exit_code=code)
-    return code
+    if member is None:
+        return code
+    return process.also(code, lambda: member.say("done", producer.acknowledged, exit_code=code))
 
 
 def _join(options: Settings, config: ClientConfig) -> Membership | None:

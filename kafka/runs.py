@@ -45,7 +45,7 @@ class RunTopics:
         self._failed: KafkaError | None = None
 
     def announce(self, value: bytes, *, wait: bool) -> None:
-        """Append an announcement. With `wait` it returns when Kafka has it, without it at once."""
+        """Append an announcement. With `wait` it returns when Kafka has it; without, at once, and may fail silently."""
         self._write(self._announcements, [(None, value)], 0, wait=wait)
 
     def announcements(self) -> list[bytes]:
@@ -99,13 +99,17 @@ class RunTopics:
         raise TopicError(f"the topics of the run gave no answer within {_TIMEOUT_S:g} s")
 
     def _write(self, topic: str, records: Sequence[tuple[bytes | None, bytes]], partition: int, *, wait: bool) -> None:
+        if wait:
+            self._failed = None
         try:
             for key, value in records:
                 self._producer.produce(topic, value, key, partition, on_delivery=self._on_delivery)
             left = self._producer.flush(_TIMEOUT_S) if wait else self._producer.poll(0)
         except (KafkaException, BufferError) as error:
-            raise TopicError(f"topic {topic}: {error}") from error
-        if self._failed or (wait and left):
+            if wait:
+                raise TopicError(f"topic {topic}: {error}") from error
+            return  # the next one is due in seconds
+        if wait and (self._failed or left):
             reason = cause(self._failed) if self._failed else f"no answer within {_TIMEOUT_S:g} s"
             raise TopicError(f"nothing can be written to the topic {topic}: {reason}")
 

@@ -276,6 +276,11 @@ class Shares:
             total.merge(statistics)
         return total
 
+    def leave(self, exit_code: int) -> None:
+        """Save all for the last time, and say that this process is done."""
+        self.save(wait=True)
+        self._member.say("done", read=self.progress, exit_code=exit_code)
+
     def save(self, *, wait: bool) -> None:
         """Save all partitions held."""
         for number in self._held:

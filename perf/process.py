@@ -176,6 +176,16 @@ def failure(error: Exception) -> int:
     return ExitCode.UNEXPECTED
 
 
+def also(code: int, action: Callable[[], object]) -> int:
+    """Do something more before the end; `code`, or where that is 0 what the failure of `action` leads to."""
+    try:
+        action()
+    except Exception as error:
+        failed = failure(error)
+        return code or failed
+    return code
+
+
 def identity(environment: Mapping[str, str]) -> Identity:
     """This process among those of its run: Kubernetes' completion index, else host and process number."""
     from .coordination import Identity
