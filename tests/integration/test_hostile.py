@@ -48,6 +48,10 @@ def test_a_fatal_producer_error_leaves_a_report(scripts: Scripts, cluster: Clust
         "enable.gapless.guarantee=true",
         "--config",
         "linger.ms=500",
+        "--config",
+        "batch.size=1000000",  # larger than the topic takes
+        "--config",
+        "message.max.bytes=1000000",
     )
     flags = ("--topic", name, "--size", "20K", "--rate", rate, "--result", "p.json")
     done = scripts.run("ProducerPerformance.py", *flags, *gapless)
