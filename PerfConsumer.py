@@ -60,12 +60,12 @@ def main() -> int:
     admin = Admin(config)
     topic = admin.describe(options.topic)
     member = _join(options, config)
-    clock = _clock_offsets(admin, config, options.clock_topic, WallClock())  # before reading: it takes its time
+    clock = _clock_offsets(admin, config, options.clock_topic, process.WallClock())  # before reading: it takes its time
     if member is None:
         statistics = Statistics(Windows(options.windows), latency=options.latency)
-        meter: Meter | Shares = Meter(reader_for(options), statistics, options, WallClock().now_ms)
+        meter: Meter | Shares = Meter(reader_for(options), statistics, options, process.WallClock().now_ms)
     else:
-        meter = Shares(options, member, WallClock().now_ms)
+        meter = Shares(options, member, process.WallClock().now_ms)
     consumer = Consumer(
         config,
         options.topic,
@@ -119,21 +119,11 @@ def _join(options: Settings, config: ClientConfig) -> Membership | None:
     from perf.coordination import Membership
 
     journal = RunTopics(config, announcements=options.runs_topic, results=options.results_topic)
-    return Membership.joined(journal, options.run_id, "consumer", process.identity(options.environment), process.now_ms)
+    identity, clock = process.identity(options.environment), process.WallClock()
+    return Membership.joined(journal, options.run_id, "consumer", identity, clock.now_ms)
 
 
-class WallClock:
-    """The wall clock of the start, carried on by the monotonic one: a clock that is stepped mid-run does no harm."""
-
-    def __init__(self) -> None:
-        self._base_ms = time.time() * 1000 - time.monotonic() * 1000
-
-    def now_ms(self) -> float:
-        """Milliseconds since the epoch."""
-        return self._base_ms + time.monotonic() * 1000
-
-
-def _clock_offsets(admin: Admin, config: ClientConfig, topic: str, clock: WallClock) -> list[ClockOffset]:
+def _clock_offsets(admin: Admin, config: ClientConfig, topic: str, clock: process.WallClock) -> list[ClockOffset]:
     """The brokers' clock offsets; none where the clock topic is missing or cannot be used."""
     from kafka.clock import probe
     from kafka.errors import TopicError, TopicMissingError
@@ -171,11 +161,15 @@ def _measure_until_done(  # noqa: PLR0917
     from perf.report.text import event_line
 
     start_s = last_message_s = next_progress_s = time.monotonic()
-    run = _RunOfMany(member, meter, options) if member is not None and isinstance(meter, Shares) else None
+    caught_up, run = (
+        False,
+        _RunOfMany(member, meter, options) if member is not None and isinstance(meter, Shares) else None,
+    )
     while not stop() and meter.read != options.count:
         most = _BATCH if options.count is None else min(_BATCH, options.count - meter.read)
-        if not meter.ready and consumer.caught_up:
-            meter.get_ready()
+        meter.reached(consumer.at_end)
+        if not caught_up and consumer.caught_up:
+            caught_up = True
             process.log.info("at the end of topic %s: what comes now is read as it comes", options.topic)
         messages = consumer.read(most, _WAIT_S)
         now_s = time.monotonic()
@@ -205,34 +199,45 @@ class _RunOfMany:
         self._member, self._shares, self._options = member, shares, options
         self._next_save_s = self._next_look_s = 0.0
         self._begun = False
+        self._told: dict[int, int] = {}
 
     def is_over(self, *, joined: bool, elapsed_s: float, idle_s: float) -> bool:
         """Announce and save what is due; whether all producers are done, and their results read or waited for.
 
         Raises NotReadyError.
         """
-        member, options = self._member, self._options
-        if joined and member.state == "started":
-            member.say("ready")
+        member, options, shares = self._member, self._options, self._shares
         if elapsed_s < self._next_look_s:
             return False
         self._next_look_s = elapsed_s + _LOOK_EVERY_S
-        member.heartbeat(read=self._shares.progress)
+        if joined and member.state == "started":
+            self._say_ready()
         member.look()
         if not self._begun:
             self._begun = member.others_ready(options.wait_for, waited_s=elapsed_s, timeout_s=options.wait_timeout_s)
-        if elapsed_s >= self._next_save_s:
+        if elapsed_s >= self._next_save_s or (idle_s > _LOOK_EVERY_S and not shares.is_saved):
             start_s = time.monotonic()
             self._shares.save(wait=False)
             cost_s = time.monotonic() - start_s
             self._next_save_s = elapsed_s + max(_SAVE_EVERY_S, _SAVE_SHARE * cost_s)
-        return self._drained(idle_s)
+        settled = member.producers_done(options.wait_for.get("producer", 1))
+        member.heartbeat(read=shares.progress, at_once=settled and shares.progress != self._told)
+        self._told = shares.progress
+        return settled and self._drained(idle_s)
+
+    def _say_ready(self) -> None:
+        from kafka.errors import Fault
+
+        try:
+            self._member.say("ready")
+        except Fault as fault:  # tried again at the next look
+            process.log.warning("%s", fault)
+            self._member.state = "started"
 
     def _drained(self, idle_s: float) -> bool:
         run, options = self._member.run, self._options
-        if not run.producers_done(options.wait_for.get("producer", 1), process.now_ms()):
-            return False
-        if options.expect_ratio and run.read >= options.expect_ratio * run.acknowledged:
+        acknowledged = run.acknowledged
+        if options.expect_ratio and acknowledged is not None and run.read >= options.expect_ratio * acknowledged:
             process.log.info("all %d results of the run are read: stopping", run.read)
             return True
         patience_s = options.idle_timeout_s or _RUN_IDLE_S

@@ -87,8 +87,9 @@ def _report_from_kafka(name: str, options: Settings) -> Report:
         raise coordination.RunError(f"no process announced itself for the run {name} in {options.runs_topic}")
     states = coordination.checkpoints(topics.all_saved(coordination.checkpoint_prefix(name)))
     sent = coordination.results(topics.all_saved(coordination.result_prefix(name, coordination.PRODUCER)))
-    notes, ended = found.oddities(set(sent))
-    notes += [f"{count} {role}s are missing" for role, count in found.missing(options.wait_for).items()]
+    notes, ended = found.oddities(set(sent), states.values(), options.wait_for)
+    if not states:
+        ended["no consumer saved anything"] = process.ExitCode.NO_MEASUREMENT
     for note in notes:
         process.log.warning("%s", note)
     results = [*sent.values(), *(state.result for state in states.values())]

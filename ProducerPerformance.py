@@ -113,19 +113,26 @@ def _join(options: Settings, config: ClientConfig) -> Membership | None:
     from perf.coordination import Membership
 
     journal = RunTopics(config, announcements=options.runs_topic, results=options.results_topic)
-    return Membership.joined(journal, options.run_id, "producer", process.identity(options.environment), process.now_ms)
+    identity, clock = process.identity(options.environment), process.WallClock()
+    return Membership.joined(journal, options.run_id, "producer", identity, clock.now_ms)
 
 
 def _await_others(member: Membership, options: Settings, stop: process.Stop) -> None:
     """Say that this producer is ready, and begin when the others are."""
+    from perf.coordination import NotReadyError
+
     member.say("ready")
     start_s = time.monotonic()
-    while not stop() and not member.others_ready(
-        options.wait_for, waited_s=time.monotonic() - start_s, timeout_s=options.wait_timeout_s
-    ):
-        time.sleep(_BARRIER_S)
-        member.heartbeat()
-        member.look()
+    try:
+        while not stop() and not member.others_ready(
+            options.wait_for, waited_s=time.monotonic() - start_s, timeout_s=options.wait_timeout_s
+        ):
+            time.sleep(_BARRIER_S)
+            member.heartbeat()
+            member.look()
+    except NotReadyError as error:
+        member.say("done", exit_code=error.exit_code)
+        raise
 
 
 class Sending:
@@ -174,7 +181,12 @@ class Sending:
 
     def finish(self, stop: process.Stop) -> None:
         """Wait for the answers. Raises SettingsError when they tell of a topic that refuses."""
-        self.producer.flush(stopped=stop, grace_s=process.FLUSH_GRACE_S)
+
+        def stopped() -> bool:
+            self._beat()
+            return stop()
+
+        self.producer.flush(stopped=stopped, grace_s=process.FLUSH_GRACE_S)
         self.elapsed_s = self._elapsed_ns() / _NS_PER_S
         self._take_acknowledgements()
 
@@ -185,8 +197,7 @@ class Sending:
         some = self._unacknowledged.counts(None).unique > 0
         return {"marked": marked, "unacknowledged": self._unacknowledged.state() if some else None}
 
-    def _show(self) -> None:
-        self._progress.update(self.producer.queued)
+    def _beat(self) -> None:
         if self._member is not None:
             self._member.heartbeat(acknowledged=self.producer.acknowledged)
 
@@ -198,6 +209,7 @@ class Sending:
         end_ns = time.monotonic_ns() + int(duration_s * _NS_PER_S) if duration_s else None
 
         def ended() -> bool:
+            self._beat()
             return stop() or (end_ns is not None and time.monotonic_ns() >= end_ns)
 
         while not ended():
@@ -210,7 +222,7 @@ class Sending:
             else:
                 self._send_outgoing([self._outgoing(message, 0) for message in batch], ended)
                 self._take_acknowledgements()
-            self._show()
+            self._progress.update(self.producer.queued)
 
     def _run_on_schedule(self, stop: process.Stop) -> None:
         """Open loop: what is due goes at once, however late; the lateness of each message is recorded.
@@ -227,6 +239,7 @@ class Sending:
         start_wall_ns, timed = time.time_ns(), 0  # so many have their lateness recorded
 
         def ended() -> bool:
+            self._beat()
             return stop() or (late_end_ns is not None and self._elapsed_ns() >= late_end_ns)
 
         def due_count() -> int:
@@ -246,7 +259,7 @@ class Sending:
                 handed_over_ns = self._elapsed_ns()
                 self.lateness_us.add([(handed_over_ns - due_at) // 1_000 for due_at in due_ns[:sent]])
                 timed += sent
-                self._show()
+                self._progress.update(timed)
         finally:  # what was due and is not sent would flatter the run, however the run ended
             self._leave_out(range(timed, due_count()), schedule, quiet=stop())
 

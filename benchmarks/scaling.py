@@ -37,6 +37,7 @@ def main() -> int:
             epoch=0,
             number=1,
             next_offset=SAMPLES,
+            owner=(str(number), 1),
             result=result.of_statistics(statistics, topic="output"),
         )
         records |= coordination.checkpoint_records("run", f"{number}.1", checkpoint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
 import confluent_kafka
@@ -26,6 +26,7 @@ log = logging.getLogger("kafka")
 _REQUEST_TIMEOUT_S = 10.0
 _COMMIT_TIMEOUT_S, _COMMIT_POLL_S = 5.0, 0.05
 _CLOSE_TIMEOUT_S = 5.0
+_RETRY_S = 0.2
 _UNUSED_GROUP = "perf-consumer-without-group"  # librdkafka wants a name even where no group is joined
 
 _PROPERTIES = {
@@ -49,6 +50,17 @@ _TOPIC_ERRORS = frozenset(
         KafkaError._UNKNOWN_TOPIC,
         KafkaError._UNKNOWN_PARTITION,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
+    }
+)
+
+
+#: Of a topic or broker that has just come: leaders are still being told.
+_PASSING_ERRORS = frozenset(
+    {
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
     }
 )
 
@@ -140,8 +152,13 @@ class Consumer:
         return batch
 
     @property
+    def at_end(self) -> Set[int]:
+        """The partitions held whose end was reached: what is appended later is read as it comes."""
+        return self._at_end
+
+    @property
     def caught_up(self) -> bool:
-        """Whether the end of every partition held was reached: what is appended later is read as it comes."""
+        """Whether that is so of every partition held."""
         return bool(self._held) and self._held <= self._at_end
 
     def fail(self, fault: Fault) -> None:
@@ -217,14 +234,18 @@ class Consumer:
         if not partitions:
             return []
         asked = [TopicPartition(entry.topic, entry.partition, moment) for entry in partitions]
-        try:
-            found = self._client.offsets_for_times(asked, timeout=_REQUEST_TIMEOUT_S)
-            errors = [entry.error for entry in found if entry.error is not None]
-        except KafkaException as error:
-            errors = [error.args[0]]
-        if errors:
-            raise TopicError(f"cannot read the offsets of topic {self._topic}: {cause(errors[0])}")
-        return found
+        deadline_s = time.monotonic() + _REQUEST_TIMEOUT_S
+        while True:
+            try:
+                found = self._client.offsets_for_times(asked, timeout=_REQUEST_TIMEOUT_S)
+                errors = [entry.error for entry in found if entry.error is not None]
+            except KafkaException as error:
+                errors = [error.args[0]]
+            if not errors:
+                return found
+            if errors[0].code() not in _PASSING_ERRORS or time.monotonic() > deadline_s:
+                raise TopicError(f"cannot read the offsets of topic {self._topic}: {cause(errors[0])}")
+            time.sleep(_RETRY_S)
 
     def _on_assign(self, client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
         try:
@@ -235,7 +256,7 @@ class Consumer:
             owned = self._owner.take([entry.partition for entry in partitions]) if self._owner else {}
             for entry in committed:
                 entry.offset = owned.get(entry.partition, entry.offset)
-            for entry in committed:  # what was returned already is not returned again, also where it was not committed
+            for entry in committed if self._owner is None else ():  # what was returned is not returned again
                 entry.offset = max(entry.offset, self._next_offsets.get(entry.partition, entry.offset))
             known = {entry.partition: entry for entry in self._starts}
             fresh = [

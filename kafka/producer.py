@@ -255,11 +255,15 @@ class Producer:
             self._acknowledged += 1
             self.timestamp_types.add(message.timestamp()[0])
             self._ack_us.append(int((message.latency() or 0.0) * 1e6))
-        elif error.code() in _UNKNOWN_OUTCOME:
+        elif error.code() in _UNKNOWN_OUTCOME and not self._was_refused(error):
             self._timed_out += 1
             self._note(mark)
         else:
             self._count_failure(error, len(message), mark)
+
+    def _was_refused(self, error: KafkaError) -> bool:
+        """Whether a message never left the queue because nothing may be written to the topic."""
+        return error.code() == KafkaError._PURGE_QUEUE and isinstance(self.fault, TopicError)
 
     def _fatal(self, error: KafkaError) -> Fault:
         if error.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:  # no producer id for who may write to no topic

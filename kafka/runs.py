@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message, TopicPartition
@@ -13,6 +13,7 @@ from .errors import ErrorLog, TopicError, TopicMissingError, cause, new_client
 from .topics import Admin
 
 _TIMEOUT_S = 15.0
+_WRITE_TIMEOUT_S = 60.0  # longer than a broker's restart, shorter than a group's patience
 _WAIT_S = 0.2
 _MOST = 10_000
 _CONSUMER_PROPERTIES = {
@@ -42,7 +43,6 @@ class RunTopics:
         self._producer = new_client(confluent_kafka.Producer, {**config.properties, **settings, "error_cb": ErrorLog()})
         self._follower = self._reader(TopicPartition(announcements, 0, OFFSET_BEGINNING))
         self._read_all = False
-        self._failed: KafkaError | None = None
 
     def announce(self, value: bytes, *, wait: bool) -> None:
         """Append an announcement. With `wait` it returns when Kafka has it; without, at once, and may fail silently."""
@@ -53,12 +53,15 @@ class RunTopics:
         if not self._read_all:
             self._read_all = True
             return [message.value() or b"" for message in self._to_the_end(self._follower)]
+        self._producer.poll(0)  # tells what was saved
         return [message.value() or b"" for message in self._follower.consume(_MOST, 0) if message.error() is None]
 
-    def save(self, shard: int, records: Mapping[str, bytes], *, wait: bool) -> None:
-        """Write records, each under its key; `wait` as above."""
+    def save(
+        self, shard: int, records: Mapping[str, bytes], *, wait: bool, saved: Callable[[], None] = lambda: None
+    ) -> None:
+        """Write records, each under its key; `wait` as above. `saved` is called once Kafka has them all."""
         pairs = [(key.encode(), value) for key, value in records.items()]
-        self._write(self._results, pairs, shard % self._shards, wait=wait)
+        self._write(self._results, pairs, shard % self._shards, wait=wait, written=saved)
 
     def saved(self, shard: int, prefix: str) -> dict[str, bytes]:
         """The latest record of each key that begins so, as of now."""
@@ -98,20 +101,34 @@ class RunTopics:
                     raise TopicError(f"topic of the run: {cause(error)}")
         raise TopicError(f"the topics of the run gave no answer within {_TIMEOUT_S:g} s")
 
-    def _write(self, topic: str, records: Sequence[tuple[bytes | None, bytes]], partition: int, *, wait: bool) -> None:
-        if wait:
-            self._failed = None
+    def _write(
+        self,
+        topic: str,
+        records: Sequence[tuple[bytes | None, bytes]],
+        partition: int,
+        *,
+        wait: bool,
+        written: Callable[[], None] = lambda: None,
+    ) -> None:
+        failed: list[KafkaError] = []
+        left = len(records)
+
+        def on_delivery(error: KafkaError | None, _message: Message) -> None:
+            nonlocal left
+            left -= 1
+            if error is not None:
+                failed.append(error)
+            elif not left and not failed:
+                written()
+
         try:
             for key, value in records:
-                self._producer.produce(topic, value, key, partition, on_delivery=self._on_delivery)
-            left = self._producer.flush(_TIMEOUT_S) if wait else self._producer.poll(0)
+                self._producer.produce(topic, value, key, partition, on_delivery=on_delivery)
+            self._producer.flush(_WRITE_TIMEOUT_S) if wait else self._producer.poll(0)
         except (KafkaException, BufferError) as error:
             if wait:
                 raise TopicError(f"topic {topic}: {error}") from error
             return  # the next one is due in seconds
-        if wait and (self._failed or left):
-            reason = cause(self._failed) if self._failed else f"no answer within {_TIMEOUT_S:g} s"
+        if wait and (failed or left):
+            reason = cause(failed[0]) if failed else f"no answer within {_WRITE_TIMEOUT_S:g} s"
             raise TopicError(f"nothing can be written to the topic {topic}: {reason}")
-
-    def _on_delivery(self, error: KafkaError | None, _message: Message) -> None:
-        self._failed = error or self._failed

@@ -16,7 +16,7 @@ import msgspec
 from .result import ConsumerResult, ProducerResult, Result, decoded
 
 MOST_BYTES = 900_000
-HEARTBEAT_S, SILENT_S = 5.0, 45.0
+HEARTBEAT_S, SILENT_S, ABANDONED_S = 5.0, 45.0, 900.0
 PRODUCER, CONSUMER = "producer", "consumer"
 _SIGNALLED = 128
 STARTED, READY, DONE = "started", "ready", "done"
@@ -43,8 +43,13 @@ class Journal(Protocol):
     def announcements(self) -> list[bytes]:
         """Those that came since the last call, of all processes and runs."""
 
-    def save(self, shard: int, records: Mapping[str, bytes], *, wait: bool) -> None:
-        """Append records that belong together; a later one replaces an earlier one of its key."""
+    def save(
+        self, shard: int, records: Mapping[str, bytes], *, wait: bool, saved: Callable[[], None] = lambda: None
+    ) -> None:
+        """Append records that belong together; a later one replaces an earlier one of its key.
+
+        `saved` is called once all of them are there.
+        """
 
     def saved(self, shard: int, prefix: str) -> dict[str, bytes]:
         """The latest record of each key that begins with `prefix`, up to now."""
@@ -54,7 +59,7 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """What a process says of itself, at each change and every few seconds.
 
     `attempt` tells a restarted process from its predecessor: it grows. `acknowledged` is a producer's, `read` a
-    consumer's: messages read of each partition it holds, those of earlier owners included.
+    consumer's: results of each partition that it holds, those of earlier owners included, as far as they are saved.
     """
 
     version: int = 1
@@ -87,13 +92,17 @@ class Run:
     def __init__(self, run: str) -> None:
         self.run = run
         self._latest: dict[tuple[str, str], Announcement] = {}
-        self._attempts: dict[tuple[str, str], set[int]] = {}
+        self._attempts: dict[tuple[str, str], dict[int, bool]] = {}  # by attempt: whether it is done
+        self._heard_ms: dict[tuple[str, str], float] = {}
         self._read: dict[int, int] = {}
         self._acknowledged: dict[tuple[str, str, int], int] = {}
         self.first_ms: int | None = None
 
-    def take(self, values: Iterable[bytes]) -> None:
-        """Take announcements in, in any order; those of other runs, or that are none, are passed over."""
+    def take(self, values: Iterable[bytes], now_ms: float = 0) -> None:
+        """Take announcements in, in any order; those of other runs, or that are none, are passed over.
+
+        `now_ms`: by the clock of `silent`, so that no two machines' clocks are compared.
+        """
         for value in values:
             try:
                 found = msgspec.json.decode(value, type=Announcement)
@@ -101,11 +110,13 @@ class Run:
                 continue
             if found.run == self.run:
                 self._take(found)
+                self._heard_ms[found.role, found.index] = now_ms
 
     def _take(self, found: Announcement) -> None:
         key = (found.role, found.index)
         self.first_ms = found.at_ms if self.first_ms is None else min(self.first_ms, found.at_ms)
-        self._attempts.setdefault(key, set()).add(found.attempt)
+        attempts = self._attempts.setdefault(key, {})
+        attempts[found.attempt] = attempts.get(found.attempt, False) or found.state == DONE
         for partition, count in found.read.items():
             self._read[partition] = max(count, self._read.get(partition, 0))
         if found.role == PRODUCER:
@@ -122,20 +133,23 @@ class Run:
         ]
         return sorted(found, key=lambda member: (len(member.latest.index), member.latest.index))
 
-    @property
-    def ended(self) -> bool:
-        """Whether all consumers are done, after which nothing is measured any more."""
+    def ended(self, now_ms: float) -> bool:
+        """Whether all consumers are done, after which nothing is measured any more, or nobody was heard for long."""
         consumers = self.members(CONSUMER)
-        return bool(consumers) and all(member.latest.state == DONE for member in consumers)
+        if consumers and all(member.latest.state == DONE for member in consumers):
+            return True
+        latest_ms = max((latest.at_ms for latest in self._latest.values()), default=now_ms)
+        return now_ms - latest_ms > ABANDONED_S * 1_000
 
     @property
-    def acknowledged(self) -> int:
-        """Input messages that the producers know to be in Kafka, those of earlier attempts included."""
-        return sum(self._acknowledged.values())
+    def acknowledged(self) -> int | None:
+        """Input messages in Kafka; None while a producer, or an attempt of one, has not told its last count."""
+        done = [done for key, attempts in self._attempts.items() if key[0] == PRODUCER for done in attempts.values()]
+        return sum(self._acknowledged.values()) if all(done) else None
 
     @property
     def read(self) -> int:
-        """Results that the consumers read, each once."""
+        """Results that the consumers read and saved, each once."""
         return sum(self._read.values())
 
     def missing(self, wanted: Mapping[str, int]) -> dict[str, int]:
@@ -143,38 +157,60 @@ class Run:
         ready = {role: sum(member.latest.state in (READY, DONE) for member in self.members(role)) for role in wanted}
         return {role: count - ready[role] for role, count in wanted.items() if ready[role] < count}
 
-    def producers_done(self, at_least: int, now_ms: int) -> bool:
+    def producers_done(self, at_least: int, now_ms: float) -> bool:
         """Whether all producers that announced themselves, and so many at least, are done, or silent for long."""
         producers, silent = self.members(PRODUCER), self.silent(now_ms)
         return len(producers) >= max(at_least, 1) and all(
             member.latest.state == DONE or member in silent for member in producers
         )
 
-    def oddities(self, finished: Set[tuple[str, int]]) -> tuple[list[str], dict[str, int]]:
-        """What should be known of the processes: notes, and sentences with the exit code that each leads to.
+    def oddities(
+        self, finished: Set[tuple[str, int]], states: Iterable[Checkpoint], wanted: Mapping[str, int]
+    ) -> tuple[list[str], dict[str, int]]:
+        """What should be known of the run: notes, and sentences with the exit code that each leads to.
 
-        `finished`: index and attempt of the producers whose result is there.
+        `finished`: index and attempt of the producers whose result is there. `wanted`: how many of each role there
+        should be.
         """
-        notes, ended = [], {}
+        notes: list[str] = []
+        ended = {f"{count} of {wanted[role]} {role}s are missing": 5 for role, count in self.missing(wanted).items()}
         for member in (*self.members(PRODUCER), *self.members(CONSUMER)):
-            latest = member.latest
+            latest, code = member.latest, member.latest.exit_code or 0
             if member.attempts > 1:
                 notes.append(f"{member.name} was started {member.attempts} times")
             if latest.role == PRODUCER and (latest.index, latest.attempt) not in finished:
-                ended[f"{member.name} left no result: it crashed, or still runs"] = 4
+                how = (
+                    f"ended with exit code {code} and"
+                    if latest.state == DONE and code
+                    else "crashed, or still runs: it"
+                )
+                ended[f"{member.name} {how} left no result"] = 4
+            elif latest.role == CONSUMER and latest.state != DONE and self._was_last(latest):
+                ended[f"{member.name} crashed, or still runs, and nobody finished its work"] = 5
             elif latest.role == CONSUMER and latest.state != DONE:
-                notes.append(f"{member.name} is not done: it crashed, or still runs; what it saved is counted")
-            elif latest.role == CONSUMER and latest.exit_code not in (None, 0, 5) and latest.exit_code < _SIGNALLED:
-                ended[f"{member.name} ended with exit code {latest.exit_code}"] = latest.exit_code
+                notes.append(f"{member.name} crashed, or still runs; others took over what it had saved")
+            elif latest.role == CONSUMER and 0 < code < _SIGNALLED and code != 5:
+                ended[f"{member.name} ended with exit code {code}"] = code
+        done = {(index, attempt) for (_, index), found in self._attempts.items() for attempt in found if found[attempt]}
+        held = [state for state in states if state.owner not in done]
+        for state in held:
+            ended[f"the results of partition {state.partition} after offset {state.next_offset} are missing"] = 5
         return notes, ended
 
-    def silent(self, now_ms: int) -> list[Member]:
+    def _was_last(self, crashed: Announcement) -> bool:
+        """Whether no consumer that is done was heard after this one, so that none can have taken its partitions."""
+        return all(
+            member.latest.state != DONE or member.latest.at_ms <= crashed.at_ms for member in self.members(CONSUMER)
+        )
+
+    def silent(self, now_ms: float) -> list[Member]:
         """Processes that are not done, and of which nothing was heard for long: crashed, or cut off."""
         return [
             member
             for role in (PRODUCER, CONSUMER)
             for member in self.members(role)
-            if member.latest.state != DONE and now_ms - member.latest.at_ms > SILENT_S * 1_000
+            if member.latest.state != DONE
+            and now_ms - self._heard_ms.get((role, member.latest.index), now_ms) > SILENT_S * 1_000
         ]
 
 
@@ -182,13 +218,15 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A partition's whole state: who takes it over goes on at `next_offset` with `result`.
 
     Each owner has a higher `epoch` than the one before, so that one that was believed dead cannot undo its
-    successor's work; `number` counts an owner's checkpoints. `warm_from_ms`: when the warm-up ends, if that is known.
+    successor's work; `number` counts an owner's checkpoints, and `owner` is its index and attempt. `warm_from_ms`: when
+    the warm-up ends, if that is known.
     """
 
     partition: int
     epoch: int
     number: int
     next_offset: int
+    owner: tuple[str, int]
     result: ConsumerResult
     warm_from_ms: float | None = None
 
@@ -275,20 +313,22 @@ class Identity(msgspec.Struct, frozen=True):
 class Membership:
     """This process's part in a run: it announces itself, and knows of the others."""
 
-    def __init__(self, journal: Journal, run: str, role: str, identity: Identity, now_ms: Callable[[], int]) -> None:
+    def __init__(self, journal: Journal, run: str, role: str, identity: Identity, now_ms: Callable[[], float]) -> None:
         self.journal, self.run = journal, Run(run)
         self.role, self.index, self.attempt = role, identity.index, identity.attempt
         self._now_ms = now_ms
         self.state = STARTED
-        self._said_ms = 0
+        self._said_ms = 0.0
 
     @classmethod
-    def joined(cls, journal: Journal, run: str, role: str, identity: Identity, now_ms: Callable[[], int]) -> Membership:
+    def joined(
+        cls, journal: Journal, run: str, role: str, identity: Identity, now_ms: Callable[[], float]
+    ) -> Membership:
         """This process in the run. Raises RunError when the run has ended."""
         member = cls(journal, run, role, identity, now_ms)
         member.look()
-        if member.run.ended:
-            raise RunError(f"the run {run} has ended: all its consumers are done. Take another RUN_ID")
+        if member.run.ended(now_ms()):
+            raise RunError(f"the run {run} has ended: its consumers are done, or long gone. Take another RUN_ID")
         member.say(STARTED)
         return member
 
@@ -296,9 +336,13 @@ class Membership:
         """Keep this process's result in the run."""
         self.journal.save(0, result_records(self.run.run, self.role, self.index, self.attempt, result), wait=True)
 
+    def producers_done(self, at_least: int) -> bool:
+        """As Run's, now."""
+        return self.run.producers_done(at_least, self._now_ms())
+
     def look(self) -> None:
         """Take in what the others said."""
-        self.run.take(self.journal.announcements())
+        self.run.take(self.journal.announcements(), self._now_ms())
 
     def say(
         self,
@@ -317,7 +361,7 @@ class Membership:
             index=self.index,
             attempt=self.attempt,
             state=state,
-            at_ms=self._said_ms,
+            at_ms=int(self._said_ms),
             exit_code=exit_code,
             acknowledged=acknowledged,
             read=dict(read or {}),
@@ -332,10 +376,8 @@ class Membership:
             raise NotReadyError(f"waited {timeout_s:g} s for the others of run {self.run.run}; missing: {names}")
         return not missing
 
-    def heartbeat(self, *, acknowledged: int = 0, read: Mapping[int, int] | None = None) -> bool:
-        """Say how far this process is, and take in the others, if it is time to. Returns whether it was."""
-        if self._now_ms() - self._said_ms < HEARTBEAT_S * 1_000:
-            return False
-        self.say(self.state, acknowledged, read, wait=False)
-        self.look()
-        return True
+    def heartbeat(self, *, acknowledged: int = 0, read: Mapping[int, int] | None = None, at_once: bool = False) -> None:
+        """Say how far this process is, and take in the others, if it is time to; never waits for Kafka."""
+        if at_once or self._now_ms() - self._said_ms >= HEARTBEAT_S * 1_000:
+            self.say(self.state, acknowledged, read, wait=False)
+            self.look()

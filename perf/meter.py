@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from .trace import Ledger, Mark
 log = logging.getLogger("perf")
 
 _SHOWN_OF_A_KIND = 3
+_NEVER_MS = 2**63
 _NO_TIMESTAMP = 0  # Message.timestamp()'s type
 
 
@@ -36,7 +37,7 @@ class Meter:
         self._receiving = options.latency == "receive"
         self._said: set[str] = set()
         self._now_ms = now_ms
-        self._ready_ms: int | None = None
+        self._ready_ms: dict[int, int] = {}  # partition → since when its messages are read as they come
         self._marks = _mark_source(options.trace)
         self.warm_from_ms: float | None = None if options.warmup.seconds else 0.0
         self.read_before = 0  # messages that another consumer read of the same partition
@@ -56,21 +57,21 @@ class Meter:
         """All that was measured."""
         return self.statistics
 
-    @property
-    def ready(self) -> bool:
-        """Whether messages are read as they come; earlier ones waited for this consumer, not for the pipeline."""
-        return self._ready_ms is not None
+    def reached(self, at_end: Set[int]) -> None:
+        """The messages of these partitions are read as they come; others wait for this consumer, not for the pipeline.
 
-    def get_ready(self) -> None:
-        """From now on messages are read as they come."""
-        self._ready_ms = int(self._now_ms())
+        A partition that was given up and came back has a backlog again until its end is reached.
+        """
+        if at_end != self._ready_ms.keys():
+            now_ms = int(self._now_ms())
+            self._ready_ms = {number: self._ready_ms.get(number, now_ms) for number in at_end}
 
     def measure(self, messages: Sequence[Message]) -> list[Event]:
         """Count every one of `messages` (at least one), received just now; returns the events that they complete."""
         received_ms = int(self._now_ms())
         if self._marks is not None:
             self._trace(messages)
-        if self._receiving and not self.ready:
+        if self._receiving and not all(message.partition() in self._ready_ms for message in messages):
             self.statistics.reject(Rejection.WARMUP, len(messages))
             return []
         if self.read + self.read_before >= self._options.warmup.messages and not self._options.warmup.seconds:
@@ -120,9 +121,10 @@ class Meter:
         self, deltas_ms: Sequence[int], stamps_ms: Sequence[int], partitions: Sequence[int], received_ms: int
     ) -> list[Event]:
         # when receiving, the delta is what is visible
-        if self._ready_ms is not None and max(stamps_ms) >= self._ready_ms and not self._receiving:
-            ready_ms = self._ready_ms
-            pairs = [pair for pair in zip(deltas_ms, stamps_ms, strict=True) if pair[1] >= ready_ms]
+        ready_ms = self._ready_ms
+        if ready_ms and max(stamps_ms) >= min(ready_ms.values()) and not self._receiving:
+            rows = zip(deltas_ms, stamps_ms, partitions, strict=True)
+            pairs = [(delta, stamp) for delta, stamp, number in rows if stamp >= ready_ms.get(number, _NEVER_MS)]
             self.statistics.add_visible([delta for delta, _ in pairs], [stamp for _, stamp in pairs], received_ms)
         return self.statistics.add(deltas_ms, stamps_ms, partitions)
 
@@ -203,9 +205,10 @@ class Shares:
         self._held: dict[int, _Share] = {}
         self._next_offsets: dict[int, int] = {}
         self._numbers: dict[int, int] = {}
+        self._numbered: dict[int, int] = {}  # partition → the next offset of the checkpoint that was written last
+        self._saved: dict[int, int] = {}  # partition → results of it that are in a checkpoint that Kafka has
         self._given_up = Statistics(latency=options.latency)
         self.windows = Windows(options.windows)
-        self.ready = False
 
     @property
     def read(self) -> int:
@@ -214,8 +217,13 @@ class Shares:
 
     @property
     def progress(self) -> dict[int, int]:
-        """Messages read of each partition held, by whomever."""
-        return {number: share.before.read + share.meter.read for number, share in self._held.items()}
+        """Results of each partition held that no crash can undo: different ones with a trace, else all read."""
+        return {number: count for number, count in self._saved.items() if number in self._held}
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether all that was read is on its way to Kafka."""
+        return all(self._numbered.get(number) == offset for number, offset in self._next_offsets.items())
 
     def take(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """See kafka.consumer.Owner: goes on from the partitions' checkpoints."""
@@ -234,8 +242,6 @@ class Shares:
                 meter.warm_from_ms, meter.read_before = known.warm_from_ms, before.read
             else:
                 self._next_offsets.pop(number, None)
-            if self.ready:
-                meter.get_ready()
             self._held[number] = _Share(meter, before, known.epoch + 1 if known else 0)
             self._save(number, wait=True)  # from now on an earlier owner that lives on is too late
         return starts
@@ -248,12 +254,12 @@ class Shares:
             if not lost:
                 self._save(number, wait=True)
             self._given_up.merge(self._held.pop(number).meter.statistics)
+            self._next_offsets.pop(number, None)
 
-    def get_ready(self) -> None:
-        """From now on messages are read as they come."""
-        self.ready = True
-        for share in self._held.values():
-            share.meter.get_ready()
+    def reached(self, at_end: Set[int]) -> None:
+        """As Meter's."""
+        for number, share in self._held.items():
+            share.meter.reached(at_end & {number})
 
     def measure(self, messages: Sequence[Message]) -> list[Event]:
         """As Meter's; what belongs to another by now, or was measured, is left to its owner or out."""
@@ -299,11 +305,18 @@ class Shares:
             epoch=share.epoch,
             number=self._numbers[number],
             next_offset=self._next_offsets[number],
+            owner=(member.index, member.attempt),
             result=result.of_statistics(whole, topic=self._options.topic),
             warm_from_ms=share.meter.warm_from_ms,
         )
         owner = f"{member.index}.{member.attempt}"
-        member.journal.save(number, checkpoint_records(member.run.run, owner, checkpoint), wait=wait)
+        results = whole.ledger.counts(None).unique if whole.ledger is not None else whole.read
+
+        def saved() -> None:
+            self._saved[number] = results
+
+        self._numbered[number] = checkpoint.next_offset
+        member.journal.save(number, checkpoint_records(member.run.run, owner, checkpoint), wait=wait, saved=saved)
 
 
 def _mark_source(trace: Trace | None) -> Callable[[Sequence[Message]], Sequence[Mark]] | None:

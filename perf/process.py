@@ -193,9 +193,15 @@ def identity(environment: Mapping[str, str]) -> Identity:
     return Identity(environment.get("JOB_COMPLETION_INDEX") or f"{platform.node()}-{os.getpid()}", time.time_ns())
 
 
-def now_ms() -> int:
-    """The wall clock in milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
+class WallClock:
+    """The wall clock of the start, carried on by the monotonic one: a clock that is stepped mid-run does no harm."""
+
+    def __init__(self) -> None:
+        self._base_ms = time.time() * 1000 - time.monotonic() * 1000
+
+    def now_ms(self) -> float:
+        """Milliseconds since the epoch."""
+        return self._base_ms + time.monotonic() * 1000
 
 
 def now() -> str:

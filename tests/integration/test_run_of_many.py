@@ -7,10 +7,14 @@ import re
 import signal
 import statistics
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from harness import TIMEOUT_S, Cluster, Scripts
 
 pytestmark = pytest.mark.integration
@@ -47,9 +51,15 @@ class Run:
         common = ("--topic", self.output, "--expect-ratio", "1", "--idle-timeout", "20s")
         return self._start("PerfConsumer.py", index, *common, *session, *flags, **variables)
 
-    def report(self, *flags: str) -> subprocess.CompletedProcess[str]:
+    def report(self, *flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """The run's merged report."""
-        return self.scripts.run("PerfReport.py", "--run", self.name, *flags, **self.variables)
+        return self.scripts.run("PerfReport.py", "--run", self.name, *flags, **{**self.variables, **variables})
+
+    def end_offsets(self) -> list[Any]:
+        """The end of each partition of the output topic."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = {TopicPartition(self.output, number): latest for number in range(PARTITIONS)}
+        return [future.result(TIMEOUT_S) for future in self.cluster.admin.list_offsets(asked).values()]
 
     def _start(self, script: str, index: int, *flags: str, **variables: str) -> subprocess.Popen[str]:
         chosen = {**self.variables, "JOB_COMPLETION_INDEX": str(index), **variables}
@@ -113,6 +123,45 @@ def test_a_killed_consumer_costs_nothing(run: Run) -> None:
     assert "consumer 0 was started 2 times" in report.stderr
 
 
+@pytest.mark.slow
+def test_a_frozen_consumer_costs_nothing(run: Run) -> None:
+    """Expelled from the group and back again, alone, it goes on from its last state: nothing is missing or twice."""
+    alone = {"WAIT_FOR": "producers:1,consumers:1"}
+    consumer = run.consumer(0, **alone)
+    producer = run.producer(0, **alone)
+    assert consumer.stdout is not None
+    for _ in range(30):  # well past its last checkpoint
+        assert consumer.stdout.readline()
+    consumer.send_signal(signal.SIGSTOP)
+    time.sleep(9)  # the fault itself: longer than its session
+    consumer.send_signal(signal.SIGCONT)
+    ended(producer)
+    assert "lost partitions" in ended(consumer)
+    report = run.report(
+        "--fail-if", "lost > 0", "--fail-if", "duplicated > 0", "--fail-if", f"measured != {EACH}", **alone
+    )
+    assert report.returncode == 0, report.stdout + report.stderr
+
+
+@pytest.mark.slow
+def test_a_restarted_producer_ends_no_run_early(run: Run) -> None:
+    """What its killed attempt sent after its last word is read, too: the end comes by idleness, not by a count."""
+    alone = {"WAIT_FOR": "producers:1,consumers:1"}
+    consumer = run.consumer(0, **alone)
+    killed = run.producer(0, "--rate", "2000", "--size", "1M", **alone)
+    assert consumer.stdout is not None
+    for _ in range(20):
+        assert consumer.stdout.readline()
+    killed.kill()
+    killed.communicate()
+    ended(run.producer(0, "--size", "1000", **alone))
+    assert "no message for 20 s" in ended(consumer)
+    total = sum(entry.offset for entry in run.end_offsets())
+    report = run.report("--fail-if", f"measured != {total}", **alone)
+    assert report.returncode == 0, report.stdout + report.stderr
+    assert "producer 0 was started 2 times" in report.stderr
+
+
 def test_producers_wait_for_consumers_that_hold_their_partitions(run: Run) -> None:
     """Nothing is sent before all are ready; who is missing at the end of the wait is named, exit code 3."""
     producer = run.producer(0, "--wait-timeout", "3s")
@@ -143,9 +192,9 @@ def test_a_producer_that_crashed_is_named(run: Run) -> None:
     producer.kill()
     producer.communicate()
     ended(consumer)
-    report = run.report()
+    report = run.report(**alone)
     assert report.returncode == 4, report.stderr
-    assert "producer 0 left no result" in report.stderr
+    assert "producer 0 crashed, or still runs: it left no result" in report.stderr
 
 
 def test_a_run_needs_its_topics(scripts: Scripts, cluster: Cluster) -> None:

@@ -926,7 +926,7 @@ def group_run(brokers: str, cluster: Cluster, tmp_path_factory: pytest.TempPathF
 
 def _group_run(scripts: Scripts, cluster: Cluster) -> GroupRun:
     source, output = (cluster.create_topic(partitions=PARTITIONS) for _ in range(2))
-    flags = ("--topic", source, "--size", str(EACH), "--rate", "4000", "--trace", "field:mark", "--run-id", source)
+    flags = ("--topic", source, "--size", str(EACH), "--rate", "4000", "--trace", "field:mark")
     producers = [scripts.start("ProducerPerformance.py", *flags, "--result", name) for name in PRODUCED]
     # each of the two gets two partitions, and all partitions get as many messages
     messages_each = str(EACH + _balance())

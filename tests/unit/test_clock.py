@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perf.clock import ClockOffset, Probe, offset_from
-from PerfConsumer import WallClock
+from perf.process import WallClock
 
 NOW_MS = 1_795_000_000_000
 EIGHTHS = 8  # times in eighths of a millisecond are exact in floats, so that no tolerance is needed

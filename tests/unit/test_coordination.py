@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 import pytest
@@ -52,9 +52,17 @@ class Journal:
         found, self._seen = self.log[self._seen :], len(self.log)
         return found
 
-    def save(self, shard: int, records: Mapping[str, bytes], *, wait: bool) -> None:  # noqa: ARG002
+    def save(
+        self,
+        shard: int,  # noqa: ARG002
+        records: Mapping[str, bytes],
+        *,
+        wait: bool,  # noqa: ARG002
+        saved: Callable[[], None] = lambda: None,
+    ) -> None:
         """Replace what has the same key."""
         self.records.update(records)
+        saved()
 
     def saved(self, shard: int, prefix: str) -> dict[str, bytes]:  # noqa: ARG002
         """All of that prefix."""
@@ -94,6 +102,7 @@ def checkpoint(partition: int, epoch: int, number: int, next_offset: int, deltas
         epoch=epoch,
         number=number,
         next_offset=next_offset,
+        owner=("0", 1),
         result=result.of_statistics(statistics, topic="t"),
     )
 
@@ -165,19 +174,68 @@ def test_what_is_no_announcement_is_passed_over() -> None:
     other = msgspec.json.encode(
         Announcement(run="q", role=PRODUCER, index="0", attempt=1, state=DONE, at_ms=0, acknowledged=9)
     )
-    found = seen(other, b"", b"hello", b"[" * 100_000, b'{"run":"r"}', said(PRODUCER, "0", READY, acknowledged=3))
+    found = seen(other, b"", b"hello", b"[" * 100_000, b'{"run":"r"}', said(PRODUCER, "0", DONE, acknowledged=3))
     assert (found.acknowledged, len(found.members(PRODUCER))) == (3, 1)
 
 
 def test_producers_are_done_when_all_are_or_are_silent() -> None:
     """One that is neither keeps the consumers; one that fell silent long ago does not for ever."""
-    values = [said(PRODUCER, "0", DONE), said(PRODUCER, "1", READY, at_ms=1_000)]
-    found = seen(*values)
+    found = Run("r")
+    found.take([said(PRODUCER, "0", DONE), said(PRODUCER, "1", READY, at_ms=10**12)], now_ms=1_000)
     assert not found.producers_done(2, 2_000)
     assert not found.producers_done(3, 10**9)
     assert found.producers_done(2, 10**9)
     assert [member.name for member in found.silent(10**9)] == ["producer 1"]
     assert not seen().producers_done(0, 10**9), "nobody has come yet"
+
+
+def test_silence_is_judged_by_one_clock() -> None:
+    """A process whose clock is hours behind or ahead is not silent for it: what counts is when it was heard."""
+    found = Run("r")
+    found.take([said(PRODUCER, "0", READY, at_ms=5), said(PRODUCER, "1", READY, at_ms=10**15)], now_ms=10**9)
+    assert found.silent(10**9 + 40_000) == []
+    assert len(found.silent(10**9 + 50_000)) == 2
+
+
+def test_what_was_acknowledged_is_known_when_every_attempt_has_told() -> None:
+    """A producer that was killed has not said how much more it sent, whatever its successor says."""
+    killed, successor = said(PRODUCER, "0", READY, acknowledged=200), said(PRODUCER, "0", DONE, 2, acknowledged=1_000)
+    assert seen(successor).acknowledged == 1_000
+    assert seen(killed, successor).acknowledged is None
+
+
+def test_a_run_that_nobody_was_heard_of_has_ended() -> None:
+    """A run whose consumers crashed takes no more processes a quarter of an hour later."""
+    journal = Journal()
+    journal.log += [said(PRODUCER, "0", DONE, at_ms=5), said(CONSUMER, "0", READY, at_ms=5)]
+    Membership.joined(journal.other(), "r", PRODUCER, Identity("1", 1), lambda: 60_000)
+    fresh = Journal([said(CONSUMER, "0", READY, at_ms=5)])
+    with pytest.raises(RunError, match="the run r has ended"):
+        Membership.joined(fresh, "r", PRODUCER, Identity("1", 1), lambda: 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("values", "owner", "code"),
+    [
+        ([said(CONSUMER, "0", DONE, at_ms=9)], ("0", 1), None),
+        ([said(CONSUMER, "0", READY, at_ms=9)], ("0", 1), 5),
+        ([said(CONSUMER, "0", READY, at_ms=5), said(CONSUMER, "1", DONE, at_ms=9)], ("1", 1), None),
+        ([said(CONSUMER, "0", READY, at_ms=5), said(CONSUMER, "1", DONE, at_ms=9)], ("0", 1), 5),
+        ([said(CONSUMER, "0", READY, at_ms=9), said(CONSUMER, "1", DONE, at_ms=5)], ("1", 1), 5),
+        ([said(CONSUMER, "0", READY, 1), said(CONSUMER, "0", DONE, 2, at_ms=9)], ("0", 2), None),
+    ],
+)
+def test_an_unfinished_run_is_no_valid_one(values: list[bytes], owner: tuple[str, int], code: int | None) -> None:
+    """Where a consumer that is not done may have been the last to hold a partition, results are missing."""
+    state = msgspec.structs.replace(checkpoint(0, 0, 1, 10, [1]), owner=owner)
+    _, ended = seen(*values).oddities(set(), [state], {})
+    assert set(ended.values()) == ({code} if code else set())
+
+
+def test_missing_processes_are_told() -> None:
+    """Those that were to be there and never came make the run incomplete."""
+    _, ended = seen(said(CONSUMER, "0", DONE)).oddities(set(), [], {"producer": 2, "consumer": 1})
+    assert ended == {"2 of 2 producers are missing": 5}
 
 
 def test_the_index_is_kubernetes_or_tells_processes_of_a_host_apart() -> None:
@@ -214,7 +272,12 @@ def large(number: int, seed: int) -> Checkpoint:
     measure(statistics, [seed] * len(seqs))
     statistics.ledger = ledger
     return Checkpoint(
-        partition=0, epoch=0, number=number, next_offset=number, result=result.of_statistics(statistics, topic="t")
+        partition=0,
+        epoch=0,
+        number=number,
+        next_offset=number,
+        owner=("0", 1),
+        result=result.of_statistics(statistics, topic="t"),
     )
 
 

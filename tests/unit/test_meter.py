@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from perf.meter import Meter
 from perf.payload import DAY_MS, PayloadReader, Rejection
+from perf.process import WallClock
 from perf.settings import Settings, Trace, Warmup
 from perf.stats import Event, Statistics, TotalRead, WindowAverage, Windows
-from PerfConsumer import WallClock
 
 STAMP_MS = 1_795_000_000_000
 LOG_APPEND_TIME = 2
@@ -46,7 +46,7 @@ def meter(windows: Sequence[int] = (2, 5, 1_000)) -> Meter:
     subject = Meter(
         PayloadReader(["timestamp_start"]), Statistics(Windows(windows)), Settings(topic="t"), WallClock().now_ms
     )
-    subject.get_ready()
+    subject.reached(set(range(10)))
     return subject
 
 
@@ -185,7 +185,7 @@ def metered(options: Settings) -> Meter:
         options,
         WallClock().now_ms,
     )
-    subject.get_ready()
+    subject.reached(set(range(10)))
     return subject
 
 
@@ -218,6 +218,20 @@ def test_visible_are_only_results_stamped_since_the_meter_was_ready(odd: list[by
     assert waits_ms.max == pytest.approx(-500, abs=60_000)
     assert waits_ms.mean is not None
     assert summary.visible_ms.mean == waits_ms.mean + 10
+
+
+def test_a_partition_that_comes_back_has_a_backlog_again() -> None:
+    """It is visible again from when its end was reached once more; the other partition stays visible."""
+    subject = meter()
+    stamp_ms = int(WallClock().now_ms()) + 60_000
+    messages = [record(stamp_ms, partition=number) for number in (0, 1)]
+    subject.measure(messages)
+    subject.reached({0})
+    subject.measure(messages)
+    assert subject.statistics.summary(elapsed_s=1.0).visible_ms.count == 3
+    subject.reached({0, 1})
+    subject.measure(messages)
+    assert subject.statistics.summary(elapsed_s=1.0).visible_ms.count == 5
 
 
 def test_results_older_than_the_meter_are_not_visible() -> None:
