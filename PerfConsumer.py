@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kafka.config import VARIABLES, client_config
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from kafka.topics import Admin
     from perf.clock import ClockOffset
     from perf.coordination import Membership
+    from perf.live import Live, Snapshot
     from perf.meter import Meter, Shares
-    from perf.progress import Progress
     from perf.settings import Settings
     from perf.stats import Statistics
 
@@ -29,7 +31,7 @@ FIELDS = (
     "brokers", "config", "topic", "start", "group", "isolation", "timestamp_field", "timestamp_header",
     "timestamp_unit", "latency", "clock_topic", "warmup", "trace", "run_id", "wait_for", "wait_timeout_s",
     "expect_ratio", "runs_topic", "results_topic", "count", "duration_s", "idle_timeout_s", "windows", "fail_if",
-    "result", "termination_message",
+    "result", "termination_message", "metrics_port", "log_format",
 )  # fmt: skip
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./PerfConsumer.py --topic results
@@ -39,7 +41,6 @@ EXAMPLES = """\
 _BATCH = 2_000
 _GC_THRESHOLD = 100_000  # a batch makes thousands of objects but no cycles: the default costs a tenth of the speed
 _WAIT_S = 0.2
-_PROGRESS_EVERY_S = 0.5
 _LOOK_EVERY_S, _SAVE_EVERY_S, _RUN_IDLE_S = 0.5, 5.0, 30.0
 _SAVE_SHARE = 50  # saving takes at most a fiftieth of the time
 
@@ -50,12 +51,14 @@ def main() -> int:
     from kafka.consumer import Consumer
     from kafka.topics import Admin, TopicWatch
     from kafka.versions import versions
+    from perf.live import Live
     from perf.meter import Meter, Shares
     from perf.payload import reader_for
-    from perf.progress import Progress
+    from perf.progress import LiveView, Progress
     from perf.stats import Statistics, Windows
 
     _check_combinations(options)
+    views = process.metrics_views("consumer", options)
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
     admin = Admin(config)
     topic = admin.describe(options.topic)
@@ -77,12 +80,15 @@ def main() -> int:
     )
     process.log.info("reading topic %s (partitions: %d) from %s", options.topic, len(topic.partitions), options.start)
     watch = TopicWatch(admin, topic, on_fault=consumer.fail, on_partitions=consumer.add)
-    stop, progress, started_at = process.Stop().listen(), Progress(options.count), process.now()
+    stop, started_at = process.Stop().listen(), process.now()
+    progress = Progress(options.count, wanted=options.log_format == "text")
+    views += [LiveView(progress).show] if progress.shown else []
+    live = Live(partial(_snapshot, meter, consumer, clock), views)
     output, started_s, outcome = process.Output(stop, progress.write), time.monotonic(), 0
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
     try:
-        _measure_until_done(consumer, meter, options, stop, output, progress, member)
+        _measure_until_done(consumer, meter, options, stop, output, live, member)
     except Exception as error:  # whatever it is, what was measured is reported
         progress.close()
         outcome = process.failure(error)
@@ -155,16 +161,14 @@ def _check_combinations(options: Settings) -> None:
 
 def _measure_until_done(  # noqa: PLR0917
     consumer: Consumer, meter: Meter | Shares, options: Settings, stop: process.Stop, output: process.Output,
-    progress: Progress, member: Membership | None,
+    live: Live, member: Membership | None,
 ) -> None:  # fmt: skip
     from perf.meter import Shares
     from perf.report.text import event_line
 
-    start_s = last_message_s = next_progress_s = time.monotonic()
-    caught_up, run = (
-        False,
-        _RunOfMany(member, meter, options) if member is not None and isinstance(meter, Shares) else None,
-    )
+    start_s = last_message_s = time.monotonic()
+    caught_up = False
+    run = _RunOfMany(member, meter, options) if member is not None and isinstance(meter, Shares) else None
     while not stop() and meter.read != options.count:
         most = _BATCH if options.count is None else min(_BATCH, options.count - meter.read)
         meter.reached(consumer.at_end)
@@ -176,18 +180,14 @@ def _measure_until_done(  # noqa: PLR0917
         if messages:
             last_message_s = now_s
             output.lines([event_line(event) for event in meter.measure(messages)])
-        if progress.shown and now_s >= next_progress_s:
-            next_progress_s = now_s + _PROGRESS_EVERY_S
-            _show_progress(progress, meter, consumer)
+        live.serve()
         if options.duration_s and now_s - start_s >= options.duration_s:
             return
         idle_s = now_s - last_message_s
         if run is not None:
             if run.is_over(joined=consumer.joined, elapsed_s=now_s - start_s, idle_s=idle_s):
-                progress.close()
                 return
         elif options.idle_timeout_s and idle_s >= options.idle_timeout_s:
-            progress.close()
             process.log.info("no message for %g s: stopping", options.idle_timeout_s)
             return
 
@@ -247,11 +247,25 @@ class _RunOfMany:
         return False
 
 
-def _show_progress(progress: Progress, meter: Meter | Shares, consumer: Consumer) -> None:
-    average_ms, lag = meter.windows.current_average_ms, consumer.lag()
-    average = "n/a" if average_ms is None else f"{average_ms:.1f} ms"
-    progress.note(f"average {average}, lag {'n/a' if lag is None else lag}")
-    progress.update(meter.read)
+def _snapshot(meter: Meter | Shares, consumer: Consumer, clock: Sequence[ClockOffset]) -> Snapshot:
+    """Where this consumer stands, for whoever looks on."""
+    from perf.live import Snapshot
+
+    statistics = meter.total()
+    last_ms, ledger = statistics.last_record_ms, statistics.ledger
+    return Snapshot(
+        counters={
+            **statistics.counters(),
+            "ledger": ledger.counts(None) if ledger is not None else None,
+        },
+        tallies=statistics.tallies(),
+        gauges={
+            "lag": consumer.lag(),
+            "last_record_s": None if last_ms is None else last_ms / 1_000,
+            "clock_offset_s": {str(found.broker): found.offset_ms / 1_000 for found in clock},
+            "clock_bound_s": {str(found.broker): found.bound_ms / 1_000 for found in clock},
+        },
+    )
 
 
 def _without_measurement(statistics: Statistics, consumer: Consumer, options: Settings) -> int:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from perf.run import Report
     from perf.settings import Settings
 
-FIELDS = ("html", "json", "hgrm", "hlog", "fail_if")
+FIELDS = ("html", "json", "hgrm", "hlog", "fail_if", "log_format")
 RUN_FIELDS = ("brokers", "config", "wait_for", "runs_topic", "results_topic")  # with --run
-COMPARE_FIELDS = ("html", "json", "fail_if_change")
+COMPARE_FIELDS = ("html", "json", "fail_if_change", "log_format")
 EXAMPLES = """\
   ./PerfReport.py producer.json consumer.json --html report.html
   ./PerfReport.py results/*.json --fail-if 'lost > 0' --fail-if 'p99 > 250ms'

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FIELDS = (
     "brokers", "config", "partitions", "replication_factor", "timestamp_type",
     "input_topic", "output_topic", "group", "clock_topic", "runs_topic", "results_topic",
+    "log_format",
 )  # fmt: skip
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./PerfTopics.py create input output

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kafka.config import ClientConfig
     from kafka.producer import KeyValue, Outgoing, Producer
     from perf.coordination import Membership
+    from perf.live import Snapshot
     from perf.progress import Progress
     from perf.schedule import Schedule
     from perf.settings import Settings
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 FIELDS = (
     "brokers", "config", "topic", "size", "file", "keyname", "rate_per_s", "stamp",
     "duration_s", "trace", "run_id", "wait_for", "wait_timeout_s", "runs_topic", "results_topic", "fail_if", "result",
-    "termination_message",
+    "termination_message", "metrics_port", "log_format",
 )  # fmt: skip
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./ProducerPerformance.py --topic performance-test --size 100K
@@ -59,6 +60,7 @@ def main() -> int:
     from perf.dataset import DataSet
     from perf.progress import Progress
 
+    views = process.metrics_views("producer", options)
     data = DataSet.open(options.file, options.keyname)
     if options.trace is not None and options.trace.place == "field":
         data.require_objects()
@@ -69,8 +71,10 @@ def main() -> int:
     producer = Producer(config, options.topic, acknowledge_each=options.rate_per_s > 0, properties=topic.largest_batch)
     member = _join(options, config)
     process.log.info("sending to topic %s from %s (%d messages a lap)", options.topic, options.file, data.length)
-    progress = Progress(options.size)
-    sending = Sending(producer, data.messages(), options, progress, partitions=len(topic.partitions), member=member)
+    progress = Progress(options.size, wanted=options.log_format == "text")
+    sending = Sending(
+        producer, data.messages(), options, progress, views, partitions=len(topic.partitions), member=member
+    )
     stop = process.Stop().listen()
     if member is not None:
         _await_others(member, options, stop)
@@ -144,10 +148,12 @@ class Sending:
         messages: Iterator[KeyValue],
         options: Settings,
         progress: Progress,
+        views: Sequence[Callable[[Snapshot], None]] = (),
         *,
         partitions: int,
         member: Membership | None = None,
     ) -> None:
+        from perf.live import Live
         from perf.stats import Histogram
         from perf.trace import Ledger, Marker
 
@@ -167,6 +173,7 @@ class Sending:
         self._unacknowledged, self._noted = Ledger(), 0
         self._start_ns = time.monotonic_ns()
         self.elapsed_s = self.send_elapsed_s = 0.0
+        self._live = Live(self._snapshot, views)
 
     def run(self, stop: process.Stop) -> None:
         """Send until SIZE, DURATION or `stop`. Raises FatalClientError, or SettingsError for a topic that refuses."""
@@ -181,12 +188,7 @@ class Sending:
 
     def finish(self, stop: process.Stop) -> None:
         """Wait for the answers. Raises SettingsError when they tell of a topic that refuses."""
-
-        def stopped() -> bool:
-            self._beat()
-            return stop()
-
-        self.producer.flush(stopped=stopped, grace_s=process.FLUSH_GRACE_S)
+        self.producer.flush(stopped=lambda: self._looked_at(stop), grace_s=process.FLUSH_GRACE_S)
         self.elapsed_s = self._elapsed_ns() / _NS_PER_S
         self._take_acknowledgements()
 
@@ -197,9 +199,34 @@ class Sending:
         some = self._unacknowledged.counts(None).unique > 0
         return {"marked": marked, "unacknowledged": self._unacknowledged.state() if some else None}
 
-    def _beat(self) -> None:
+    def counters(self) -> dict[str, Any]:
+        """The summary's counters so far, by field."""
+        producer = self.producer
+        return {
+            "messages": producer.queued,
+            "not_sent": self.not_sent,
+            "acknowledged": producer.acknowledged,
+            "failed": dict(producer.failed),
+            "unknown": producer.unknown,
+            "bytes": producer.queued_bytes,
+        }
+
+    def _snapshot(self) -> Snapshot:
+        """Where this producer stands, for whoever looks on."""
+        from perf.live import Snapshot
+
+        timed, waiting = self._options.rate_per_s > 0, self.producer.waiting
+        tallies = {"lateness_us": self.lateness_us.tally(), "ack_us": self.ack_us.tally()} if timed else {}
+        acknowledged = self.producer.acknowledged_so_far
+        gauges = {"in_flight": waiting, "target_rate_per_s": self._options.rate_per_s or None}
+        return Snapshot({**self.counters(), "acknowledged": acknowledged}, tallies, gauges)
+
+    def _looked_at(self, stop: process.Stop) -> bool:
+        """Whether to stop; called wherever this producer may be for long."""
+        self._live.serve()
         if self._member is not None:
-            self._member.heartbeat(acknowledged=self.producer.acknowledged)
+            self._member.heartbeat(acknowledged=self.producer.acknowledged_so_far)
+        return stop()
 
     def _elapsed_ns(self) -> int:
         return time.monotonic_ns() - self._start_ns
@@ -209,8 +236,7 @@ class Sending:
         end_ns = time.monotonic_ns() + int(duration_s * _NS_PER_S) if duration_s else None
 
         def ended() -> bool:
-            self._beat()
-            return stop() or (end_ns is not None and time.monotonic_ns() >= end_ns)
+            return self._looked_at(stop) or (end_ns is not None and time.monotonic_ns() >= end_ns)
 
         while not ended():
             most = _CHUNK if size is None else min(_CHUNK, size - self.producer.queued)
@@ -239,8 +265,7 @@ class Sending:
         start_wall_ns, timed = time.time_ns(), 0  # so many have their lateness recorded
 
         def ended() -> bool:
-            self._beat()
-            return stop() or (late_end_ns is not None and self._elapsed_ns() >= late_end_ns)
+            return self._looked_at(stop) or (late_end_ns is not None and self._elapsed_ns() >= late_end_ns)
 
         def due_count() -> int:
             due = schedule.due_count(self._elapsed_ns())
@@ -363,12 +388,7 @@ def _summary(sending: Sending, options: Settings) -> ProducerSummary:
     producer = sending.producer
     mean_bytes = producer.queued_bytes / max(1, producer.queued)
     return ProducerSummary(
-        messages=producer.queued,
-        not_sent=sending.not_sent,
-        acknowledged=producer.acknowledged,
-        failed=dict(producer.failed),
-        unknown=producer.unknown,
-        bytes=producer.queued_bytes,
+        **sending.counters(),
         elapsed_s=sending.elapsed_s,
         send_elapsed_s=sending.send_elapsed_s,
         throughput_per_s=per_second(producer.acknowledged, sending.elapsed_s),

@@ -27,6 +27,7 @@ FIELDS = (
     "timestamp_unit",
     "count",
     "idle_timeout_s",
+    "log_format",
 )
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./test.py --topic results --count 5

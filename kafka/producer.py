@@ -80,7 +80,7 @@ class Producer:
     ) -> None:
         self._topic = topic
         self._each = acknowledge_each
-        self._acknowledged = 0
+        self._acknowledged = self._seen_acknowledged = 0
         self._left = 0
         self.queued = 0
         self.queued_bytes = 0
@@ -112,6 +112,18 @@ class Producer:
     def acknowledged(self) -> int:
         """Messages that the broker confirmed; without `acknowledge_each` known only after `flush`."""
         return self._acknowledged if self._each else self.queued - self.failed.total() - self.unknown
+
+    @property
+    def waiting(self) -> int:
+        """Messages that have no answer yet."""
+        return self._unanswered()
+
+    @property
+    def acknowledged_so_far(self) -> int:
+        """As `acknowledged`, but never too many, and never falling, while messages wait for their answer."""
+        known = self._acknowledged if self._each else self.acknowledged - self._unanswered()
+        self._seen_acknowledged = max(self._seen_acknowledged, known)
+        return self._seen_acknowledged
 
     def send(self, batch: Sequence[KeyValue], stopped: Callable[[], bool]) -> int:
         """Queue the messages of `batch` in order; waits while the queue is full.

@@ -26,6 +26,7 @@ from . import settings
 
 if TYPE_CHECKING:
     from .coordination import Identity
+    from .live import Snapshot
     from .result import Result
     from .settings import Settings
     from .stats import ConsumerSummary, Histogram, ProducerSummary
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("perf")
 _MOST_TERMINATION_BYTES = 4096  # Kubernetes cuts what is longer
 _MOST_SENTENCES = 20
+_LEVELS = {logging.WARNING: "warning", logging.ERROR: "error", logging.CRITICAL: "error"}
 
 FLUSH_GRACE_S = 20.0
 SIGNALLED = 128  # and the signal's number: an exit code
@@ -131,6 +133,29 @@ class LastWords(logging.Handler):
             log.warning("the termination message cannot be written to %s: %s", path, error.strerror)
 
 
+class JsonLines(logging.Formatter):
+    """One JSON object a line, for log collectors."""
+
+    def __init__(self, script: str) -> None:
+        super().__init__()
+        self._script = script
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record: time (ISO 8601, UTC), level, message, script; and exception, where it has one."""
+        import json
+
+        at = datetime.fromtimestamp(record.created, timezone.utc)
+        line = {
+            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": _LEVELS.get(record.levelno, "info"),
+            "message": record.getMessage(),
+            "script": self._script,
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
 _last_words = LastWords()
 
 
@@ -142,11 +167,13 @@ def run(main: Callable[[], int]) -> None:
         signal.signal(number, _raise_interrupted)
     _make_streams_usable()
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
-    termination_message = settings.termination_message_path(sys.argv[1:])
+    if settings.early("log_format", sys.argv[1:]) == "json":
+        logging.getLogger().handlers[0].setFormatter(JsonLines(Path(sys.argv[0]).name))
+    termination_message = settings.early("termination_message", sys.argv[1:])
     logging.getLogger().addHandler(_last_words)
     code = _guarded(main)
     if termination_message is not None:
-        _last_words.write(termination_message)
+        _last_words.write(Path(termination_message))
     _discard_broken(sys.stdout)
     sys.exit(code)
 
@@ -207,6 +234,17 @@ class WallClock:
 def now() -> str:
     """The wall clock as ISO 8601, to name a run by; durations never come from it."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def metrics_views(role: str, options: Settings) -> list[Callable[[Snapshot], None]]:
+    """Where snapshots go when --metrics-port is given: to a server, which this opens. Raises SettingsError."""
+    if options.metrics_port is None:
+        return []
+    from .metrics import MetricsServer
+
+    server = MetricsServer(role, options.metrics_port, options)
+    log.info("metrics for Prometheus: port %d, /metrics", options.metrics_port)
+    return [server.publish]
 
 
 def report(

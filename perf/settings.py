@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -95,6 +95,8 @@ class Settings:
     hgrm: Path | None = None
     hlog: Path | None = None
     termination_message: Path | None = None
+    metrics_port: int | None = None
+    log_format: str = "text"
     partitions: int = 1
     replication_factor: int = -1
     timestamp_type: str = "LogAppendTime"
@@ -172,6 +174,14 @@ def _moment(text: str) -> datetime:
     day, minute, second, fraction, hours, minutes = match.groups()
     offset = f"{hours}:{minutes or '00'}" if hours else "+00:00"
     return datetime.fromisoformat(f"{day}T{minute or '00:00'}:{second or '00'}.{(fraction or '')[:6]:0<6}{offset}")
+
+
+def port(text: str) -> int:
+    """A TCP port's number."""
+    value = int(text) if re.fullmatch(r"[0-9]{1,5}", text.strip(), re.ASCII) else 0
+    if not 1 <= value <= 65535:
+        raise ValueError("a port from 1 to 65535, such as 9400")
+    return value
 
 
 def windows(text: str) -> tuple[int, ...]:
@@ -393,6 +403,10 @@ _OPTIONS = (
            "write the deltas to this file as an HdrHistogram V2 log"),
     Option("termination_message", "--termination-message", "TERMINATION_MESSAGE_PATH", _OUTPUT, result_path, "none",
            "write the errors and the verdict, as one line, to this file at the end (Kubernetes: /dev/termination-log)"),
+    Option("metrics_port", "--metrics-port", "METRICS_PORT", _OUTPUT, port, "none",
+           "serve metrics for Prometheus on this port (docs/metrics.md)"),
+    Option("log_format", "--log-format", "LOG_FORMAT", _OUTPUT, one_of("text", "json"), "text",
+           "log lines on stderr as text, or as one JSON object a line; stdout stays as it is"),
     Option("partitions", "--partitions", "PARTITIONS", _TOPICS, count_of, "1",
            "partitions of each topic"),
     Option("replication_factor", "--replication-factor", "REPLICATION_FACTOR", _TOPICS, count_of,
@@ -414,6 +428,13 @@ OPTIONS: Mapping[str, Option] = {option.field: option for option in _OPTIONS}
 COMPARE_OPTIONS: Mapping[str, Option] = {**OPTIONS, _CHANGES.field: _CHANGES}
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are like those of all other settings."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message} (--help shows what there is)")
+
+
 def from_command_line(
     script: str, fields: Sequence[str], description: str | None, examples: str, variables: Sequence[tuple[str, str]]
 ) -> Settings:
@@ -431,7 +452,7 @@ def parser(
     table: Mapping[str, Option] = OPTIONS,
 ) -> argparse.ArgumentParser:
     """The argument parser of a script that has the options `fields`; `variables` are listed for the connection."""
-    result = argparse.ArgumentParser(
+    result = _Parser(
         prog=Path(script).name,
         description=description,
         epilog=_epilog(examples, variables),
@@ -482,17 +503,16 @@ def load(
     return Settings(**values)
 
 
-def termination_message_path(
-    arguments: Sequence[str], environment: Mapping[str, str] = os.environ, dotenv: Path = Path(".env")
-) -> Path | None:
-    """The value of --termination-message, which is needed even where other settings are wrong."""
-    option = OPTIONS["termination_message"]
+def early(
+    field: str, arguments: Sequence[str], environment: Mapping[str, str] = os.environ, dotenv: Path = Path(".env")
+) -> str | None:
+    """What is given for an option that is needed even where other settings are wrong."""
+    option = OPTIONS[field]
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(option.flag, dest=option.field, nargs="?")
     with contextlib.suppress(SettingsError):
         environment = merged_environment(environment, dotenv)
-    text = getattr(parser.parse_known_args(arguments)[0], option.field) or environment.get(option.variable)
-    return Path(text) if text else None
+    return getattr(parser.parse_known_args(arguments)[0], field) or environment.get(option.variable) or None
 
 
 def merged_environment(environment: Mapping[str, str], dotenv: Path) -> dict[str, str]:

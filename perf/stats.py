@@ -7,9 +7,12 @@ iterate the fields. Definitions: docs/measurement.md.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from functools import lru_cache
+from itertools import accumulate, groupby
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -138,6 +141,43 @@ class HistogramState(msgspec.Struct, frozen=True, kw_only=True):
     negative: str
 
 
+class Tally(NamedTuple):
+    """What a Histogram of 3 digits held at a moment: the exact sum, and how often each bucket occurred.
+
+    A bucket is its index in HdrHistogram, with a minus for negative samples; they ascend as the values do.
+    """
+
+    sum: int = 0
+    buckets: Mapping[int, int] = MappingProxyType({})
+
+    @property
+    def samples(self) -> int:
+        """How many."""
+        return sum(self.buckets.values())
+
+    def since(self, earlier: Tally) -> Tally:
+        """What came after `earlier`, a tally of the same histogram."""
+        left = {bucket: count - earlier.buckets.get(bucket, 0) for bucket, count in self.buckets.items()}
+        return Tally(self.sum - earlier.sum, {bucket: count for bucket, count in left.items() if count})
+
+    def at_most(self, bounds: Sequence[int]) -> list[int]:
+        """How many samples are not above each of the ascending `bounds` (0 or more), within 0.1 % of the bound."""
+        ascending = sorted(self.buckets)
+        up_to = [0, *accumulate(self.buckets[bucket] for bucket in ascending)]
+        return [up_to[bisect_left(ascending, _buckets_to(bound))] for bound in bounds]
+
+    def percentile(self, percent: int) -> int | None:
+        """The value of rank ceil(percent / 100 × count), within 0.1 %; None without a sample."""
+        ascending = sorted(self.buckets)
+        up_to = list(accumulate(self.buckets[bucket] for bucket in ascending))
+        if not up_to:
+            return None
+        bucket = ascending[bisect_left(up_to, -(-percent * up_to[-1] // 100))]
+        if bucket < 0:
+            return -int(_LAYOUT.get_value_from_index(-bucket))
+        return int(_LAYOUT.get_highest_equivalent_value(_LAYOUT.get_value_from_index(bucket)))
+
+
 class Histogram:
     """Integer samples of either sign: exact sums, and HdrHistograms of 3 significant digits for the percentiles.
 
@@ -186,6 +226,16 @@ class Histogram:
         self._settle()
         below = [(-value, count) for value, count in _recorded(self._negative, lowest=True)]
         return below[::-1] + _recorded(self._positive)
+
+    def tally(self) -> Tally:
+        """All of it at this moment, made fast: see perf/live.py."""
+        self._settle()
+        buckets: dict[int, int] = {}
+        for sign, hdr, most in ((-1, self._negative, -(self._min or 0)), (1, self._positive, self._max or 0)):
+            if hdr.get_total_count():
+                counts = hdr.counts[: _buckets_to(most)]
+                buckets |= {sign * bucket: count for bucket, count in enumerate(counts) if count}
+        return Tally(self._sum, buckets)
 
     def distribution(self, *, divisor: int = 1) -> Distribution:
         """The distribution, each value divided by `divisor` (to convert units)."""
@@ -257,6 +307,15 @@ class Histogram:
         return min(max(value, self._min or 0), self._max or 0)
 
 
+_LAYOUT = HdrHistogram(1, HIGHEST_TRACKABLE, SIGNIFICANT_DIGITS)  # empty: which bucket stands for which values
+
+
+@lru_cache(1_024)
+def _buckets_to(value: int) -> int:
+    """How many buckets there are up to the one that `value` (0 or more) belongs to."""
+    return bisect_right(range(_LAYOUT.counts_len), value, key=_LAYOUT.get_value_from_index)
+
+
 class WindowAverage(NamedTuple):
     """The exact mean of the last `size` deltas, in ms."""
 
@@ -281,7 +340,6 @@ class Windows:
         self._sums = dict.fromkeys(sorted(set(sizes)), 0)
         self._boundaries = sorted({*self._sums, TOTAL_EVERY})
         self._measured = self._rejected = 0
-        self.current_average_ms: float | None = None  # of the smallest window
 
     def add(self, deltas_ms: Sequence[int]) -> list[Event]:
         """Take in consecutive measured messages; returns what they completed, in order."""
@@ -310,11 +368,8 @@ class Windows:
             if self._measured % size:
                 continue
             if size in self._sums:
-                average = WindowAverage(size, self._sums[size] / size)
-                events.append(average)
+                events.append(WindowAverage(size, self._sums[size] / size))
                 self._sums[size] = 0
-                if size == min(self._sums):
-                    self.current_average_ms = average.mean_ms
             if size == TOTAL_EVERY:
                 events.append(TotalRead(self._measured + self._rejected))
         return events
@@ -388,13 +443,8 @@ class Statistics:
         span_s = ((self._last_ms or 0) - (self._first_ms or 0)) / 1000
         in_span = self.read - self._rejections[Rejection.WARMUP]
         return ConsumerSummary(
+            **self.counters(),
             verdict=self.verdict(),
-            messages_read=self.read,
-            measured=self.measured,
-            not_measured={reason.value: self._rejections[reason] for reason in Rejection},
-            negative=self._deltas.negative(),
-            timestamp_types={_TIMESTAMP_TYPES[kind]: count for kind, count in sorted(self._timestamp_types.items())},
-            bytes=self._bytes,
             first_record_ms=self._first_ms,
             last_record_ms=self._last_ms,
             throughput_per_s=per_second(in_span, span_s),
@@ -409,6 +459,30 @@ class Statistics:
             partitions=[_partition_row(number, histogram) for number, histogram in sorted(self._partitions.items())],
             series=self.series.rows(),
         )
+
+    def counters(self) -> dict[str, Any]:
+        """The summary's counters so far, by field."""
+        return {
+            "messages_read": self.read,
+            "measured": self.measured,
+            "not_measured": {reason.value: self._rejections[reason] for reason in Rejection},
+            "negative": self._deltas.negative(),
+            "timestamp_types": {_TIMESTAMP_TYPES[kind]: count for kind, count in sorted(self._timestamp_types.items())},
+            "bytes": self._bytes,
+        }
+
+    def tallies(self) -> dict[str, Tally]:
+        """The histograms behind the summary's distributions at this moment, by field."""
+        return {
+            "delta_ms": self._deltas.tally(),
+            "visible_ms": self._visible.tally(),
+            "append_to_visible_ms": self._append_to_visible.tally(),
+        }
+
+    @property
+    def last_record_ms(self) -> int | None:
+        """The latest Kafka timestamp."""
+        return self._last_ms
 
     @classmethod
     def restored(

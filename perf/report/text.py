@@ -11,6 +11,7 @@ import msgspec
 from ..clock import ClockOffset
 from ..compare import ChangeOutcome, Comparison, percent
 from ..limits import Outcome
+from ..live import RECENT_S, RecentFigures
 from ..run import JudgedLimit
 from ..stats import ConsumerSummary, Distribution, Event, ProducerSummary, WindowAverage
 
@@ -33,6 +34,15 @@ def window_label(size: int) -> str:
         if size % unit == 0:
             return f"{size // unit}{name}"
     return str(size)
+
+
+def recent_line(backlog: int | None, recent: RecentFigures) -> str:
+    """Messages that wait to be read, and the deltas of the last seconds, for a terminal."""
+    p50, p99, most = (number(recent.tally.percentile(percent)) for percent in (50, 99, 100))
+    return (
+        f"backlog {number(backlog, thousands=True)}; last {RECENT_S:g} s: {number(recent.rate_per_s, thousands=True)} "
+        f"messages/s, p50 {p50}, p99 {p99}, max {most} ms"
+    )
 
 
 def summary_lines(title: str, summary: msgspec.Struct) -> Iterator[str]:

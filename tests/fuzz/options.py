@@ -207,6 +207,10 @@ def _is_limit(text: str, value: Any) -> None:
         assert _near(value.quantity, Decimal(match[1]) * Decimal(scale))
 
 
+def _is_port(text: str, value: Any) -> None:
+    assert 0 < int(text) == value < 2**16
+
+
 def _are_roles(text: str, value: Any) -> None:
     roles = dict(part.split(":") for part in re.sub(r"\s", "", text).split(","))
     assert {name.removesuffix("s"): int(count) for name, count in roles.items()} == value
@@ -230,5 +234,6 @@ _MEANT: Mapping[str, Callable[[str, Any], None]] = {
     "wait_timeout_s": _is_time,
     "expect_ratio": _is_rate,
     "wait_for": _are_roles,
+    "metrics_port": _is_port,
     **dict.fromkeys(("html", "json", "hgrm", "hlog", "termination_message"), _is_file),
 }

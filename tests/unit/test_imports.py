@@ -13,7 +13,7 @@ import kafka
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {"kafka", "perf", "demo", "benchmarks", "tests"}
-PERF_LIBRARIES = {"msgspec", "hdrh", "dotenv", "tqdm"}
+PERF_LIBRARIES = {"msgspec", "hdrh", "dotenv", "prometheus_client", "tqdm"}
 SCRIPTS = ("ProducerPerformance.py", "PerfConsumer.py", "PerfTopics.py", "test.py")
 
 

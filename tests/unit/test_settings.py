@@ -82,7 +82,7 @@ def test_every_variable_gives_what_its_flag_gives(field: str, tmp_path: Path) ->
         "partitions": "6", "replication_factor": "3", "timestamp_type": "CreateTime",
         "input_topic": "in", "output_topic": "out",
         "wait_for": "producers:4,consumers:2", "wait_timeout_s": "2m", "expect_ratio": "0.5", "runs_topic": "r",
-        "results_topic": "s",
+        "results_topic": "s", "metrics_port": "9400", "log_format": "json",
         **{name: str(tmp_path / f"report.{name}") for name in ("html", "json", "hgrm", "hlog")},
     }  # fmt: skip
     option, text = OPTIONS[field], texts[field]

@@ -192,16 +192,6 @@ def test_a_total_counts_the_messages_that_were_not_measured() -> None:
     assert [event for event in events if isinstance(event, TotalRead)] == [TotalRead(1_001), TotalRead(2_002)]
 
 
-def test_the_current_average_is_that_of_the_smallest_window() -> None:
-    """Progress shows the smallest window's last average, and nothing before there is one."""
-    statistics = Statistics(Windows([10, 2, 4]))
-    assert statistics.windows.current_average_ms is None
-    measure(statistics, [1, 2])
-    assert statistics.windows.current_average_ms == 1.5
-    measure(statistics, [10, 20, 0])
-    assert statistics.windows.current_average_ms == 15.0
-
-
 def test_averages_of_huge_deltas_are_exact() -> None:
     """A mean is rounded once, from the exact sum: no digit is lost where floats would have summed."""
     assert measure(Statistics(Windows([3])), [2**62, 1, -(2**62)]) == [WindowAverage(3, 1 / 3)]
