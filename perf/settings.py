@@ -108,6 +108,7 @@ class Settings:
     folder: Path = Path("perf-run")
     producers: int = 1
     find_capacity: bool = False
+    drain_timeout_s: float = 60.0
     step_s: float = 30.0
     resolution: float = 0.05
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -459,6 +460,8 @@ _OPTIONS = (
            "where the output and results of all processes, and the report, are written"),
     Option("producers", "--producers", "PRODUCERS", _TEST, count_of, "1",
            "producers side by side, which share rate and size"),
+    Option("drain_timeout_s", "--drain-timeout", "DRAIN_TIMEOUT", _TEST, seconds, "60s",
+           "how long to wait for the rest of the results after the last message was sent"),
     Option("find_capacity", "--find-capacity", "FIND_CAPACITY", _TEST, switch, "no",
            "search the highest rate that the pipeline sustains (docs/capacity.md); begins at --rate, or 100",
            switch=True),
