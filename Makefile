@@ -6,10 +6,10 @@ READY := $(VENV)/.ready
 SOURCES := *.py kafka perf demo benchmarks tests data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench calibrate soak fuzz clean
+.PHONY: help setup demo demo-capacity test lint format bench calibrate capacity-proof soak fuzz clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(READY) ## the virtual environment with all dependencies, in .venv
 
@@ -22,6 +22,9 @@ $(READY): requirements.txt requirements-dev.txt
 
 demo: $(READY) ## the whole measurement on this machine: make demo SIZE=100000 RATE=10000 DELAY_MS=5
 	@$(RUN) -m demo
+
+demo-capacity: $(READY) ## the capacity search on this machine, with a stand-in of known capacity: some two minutes
+	@$(RUN) -m demo capacity
 
 test: $(READY) ## all tests; the integration tests start a real broker, or use KAFKA_BROKERS
 	@$(RUN) -m pytest $(PYTEST_ARGS)
@@ -42,6 +45,9 @@ bench: $(READY) ## the benchmarks, side by side with Kafka's own tools and kcat;
 
 calibrate: $(READY) ## how often the comparison of runs is wrong, on simulated ones; an hour on two cores
 	@$(RUN) -m benchmarks.calibrate
+
+capacity-proof: $(READY) ## capacity searches of known pipelines; rewrites the table of docs/capacity.md: make capacity-proof RUNS=10 AT_ONCE=1
+	@$(RUN) -m benchmarks.capacity_proof
 
 soak: $(READY) ## ten minutes with the broker killed every minute; rewrites docs/soak.md; a short try: make soak DURATION=75s EVERY=20s
 	@$(RUN) -m benchmarks.soak

@@ -194,7 +194,7 @@ class Test:
         return {child.name: child.exit_code or 0 for child in (*producers, consumer)}
 
     def _run_out(self, children: Children, consumer: Child, producers: list[Child], options: Settings) -> None:
-        """Wait for the producers, and then for the rest of the results; after a signal or a fault stop them in order."""
+        """Wait for the producers, then for the rest of the results; after a signal or a fault stop them in order."""
 
         def sent() -> bool:
             failed = consumer.exit_code not in (None, 0)
@@ -203,9 +203,9 @@ class Test:
         children.wait(sent)
         children.stop([producer for producer in producers if producer.exit_code is None])
         useless = all(producer.exit_code in (2, 3) for producer in producers)  # nothing was sent
-        if not useless and not children.wait(lambda: consumer.exit_code is not None, options.drain_timeout_s):
-            if not self.stop():
-                process.log.warning("not all results that were expected came within %g s", options.drain_timeout_s)
+        ended = useless or children.wait(lambda: consumer.exit_code is not None, options.drain_timeout_s)
+        if not ended and not self.stop():
+            process.log.warning("not all results that were expected came within %g s", options.drain_timeout_s)
         children.stop([consumer])
 
     def _children(self, folder: Path) -> Children:
@@ -315,7 +315,9 @@ def _hold(test: Test, plan: Plan, *, ratio: float, number: int) -> Step:
     )
     folder = options.folder / f"step-{number:02d}-{plan.rate_per_s:g}"
     folder.mkdir(exist_ok=True)
-    held = replace(options, rate_per_s=plan.rate_per_s, duration_s=options.step_s, size=None, warmup=warmup)
+    held = replace(
+        options, rate_per_s=plan.rate_per_s, duration_s=options.step_s * plan.times, size=None, warmup=warmup
+    )
     report, code = test.measure(held, folder, limits=options.fail_if)
     if test.stop():
         return capacity.Step(rate_per_s=plan.rate_per_s, phase=plan.phase, outcome=capacity.UNDECIDED, reason="stopped")

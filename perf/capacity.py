@@ -6,8 +6,8 @@ Pure functions of what was measured: nothing here waits, looks at a clock or sen
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, takewhile
 from statistics import NormalDist, linear_regression
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ _LEAST_PER_S, _MOST_PER_S = 0.1, 1e8
 _MOST_CORRELATION = 0.9
 
 SUSTAINED, NOT_SUSTAINED, UNDECIDED, GENERATOR = "sustained", "not_sustained", "undecided", "generator"
+#: These tell more of the machine's noise than of the pipeline: so often in turn they are believed.
+_ATTEMPTS = {UNDECIDED: 3, GENERATOR: 2}
 
 
 class Growth(NamedTuple):
@@ -61,10 +63,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(NamedTuple):
-    """What to do next: hold this rate; `phase` is growth, bisection or confirmation."""
+    """What to do next: hold this rate for so many times a step's usual duration.
+
+    `phase` is growth, bisection or confirmation.
+    """
 
     rate_per_s: float
     phase: str
+    times: int = 1
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="capacity"):
@@ -90,22 +96,19 @@ def next_step(steps: Sequence[Step], *, first_per_s: float, resolution: float) -
 
     The rate doubles while it is sustained (or halves until it is), then the gap between the highest sustained rate and
     the lowest other one above it is halved (as factors), then the highest sustained one is confirmed three times. What
-    was undecided is tried once more, and a rate that fails later counts as not sustained.
+    did not decide is held again, each time for twice as long; a rate that fails later counts as not sustained.
     """
     if not steps:
         return Plan(first_per_s, "growth")
     if len(steps) >= _MOST_STEPS:
         return None
     last = steps[-1]
-    if last.outcome == UNDECIDED and last.rate_per_s not in _failed(steps):
-        return Plan(last.rate_per_s, last.phase)
+    if last.outcome in _ATTEMPTS and last.rate_per_s not in _failed(steps):
+        return Plan(last.rate_per_s, last.phase, 2 ** _repeated(steps))
     low, high = bounds(steps)
-    if low is None:
-        lower = _rounded(high / _FACTOR, resolution)
-        return Plan(lower, "growth") if lower >= _LEAST_PER_S else None
-    if math.isinf(high):
-        higher = _rounded(low * _FACTOR, resolution)
-        return Plan(higher, "growth") if higher <= _MOST_PER_S else None
+    if low is None or math.isinf(high):
+        rate_per_s = _rounded(high / _FACTOR if low is None else low * _FACTOR, resolution)
+        return Plan(rate_per_s, "growth") if _LEAST_PER_S <= rate_per_s <= _MOST_PER_S else None
     middle = _rounded(math.sqrt(low * high), resolution)
     if high > low * (1 + resolution) and low < middle < high:
         return Plan(middle, "bisection")
@@ -145,27 +148,34 @@ def judge(report: Report, plan: Plan, *, ratio: float) -> Step:
 
 def _outcome(report: Report, plan: Plan, bounds: Sequence[float | None], *, ratio: float) -> tuple[str, str]:
     """The outcome of a step with its reason, the surest first."""
-    assert report.producer is not None and report.consumer is not None
-    sent, read = report.producer.summary, report.consumer.summary
+    assert report.producer is not None
+    sent, (low, high) = report.producer.summary, bounds
     if sent.not_sent or (sent.send_rate_per_s or 0) < _LEAST_REACHED * plan.rate_per_s:
         return GENERATOR, f"the load generator is the limit: it sent {sent.send_rate_per_s or 0:.6g} messages/s"
-    if sent.acknowledged != sent.messages:
-        return NOT_SUSTAINED, f"{sent.messages - sent.acknowledged} messages were not acknowledged"
-    lost = report.ledger.lost if report.ledger is not None and report.ledger.lost is not None else None
-    missing = round(sent.acknowledged * ratio) - read.messages_read if lost is None else lost
-    if missing > 0:
-        return NOT_SUSTAINED, f"{missing} results did not come" if lost is None else f"{missing} messages were lost"
-    low, high = bounds
+    failed = [*_missing(report, ratio), *(one.sentence for one in report.limits if one.exceeded)]
     if low is not None and low >= MOST_GROWTH:
-        return NOT_SUSTAINED, f"the backlog grew by at least {low:.1%} of the rate"
-    broken = [one.sentence for one in report.limits if one.exceeded]
-    if broken:
-        return NOT_SUSTAINED, broken[0]
+        failed.insert(0, f"the backlog grew by at least {low:.1%} of the rate")
+    if failed:
+        return NOT_SUSTAINED, "; ".join(failed)
     if high is None:
         return UNDECIDED, "too few seconds were measured to judge the backlog"
     if high >= MOST_GROWTH:
-        return UNDECIDED, f"the backlog may grow by up to {high:.1%} of the rate: not decided"
-    return SUSTAINED, f"the backlog grows by less than {max(high, 0.0005):.1%} of the rate"
+        return UNDECIDED, f"not decided: the backlog may have grown by up to {high:.1%} of the rate"
+    return SUSTAINED, f"the backlog grew by less than {max(high, 0.0005):.1%} of the rate"
+
+
+def _missing(report: Report, ratio: float) -> Iterator[str]:
+    """What was sent and did not get through."""
+    assert report.producer is not None and report.consumer is not None
+    sent, read = report.producer.summary, report.consumer.summary
+    if sent.acknowledged != sent.messages:
+        yield f"{sent.messages - sent.acknowledged} messages were not acknowledged"
+    lost = report.ledger.lost if report.ledger is not None else None
+    missing = round(sent.acknowledged * ratio) - read.messages_read
+    if lost:
+        yield f"{lost} messages were lost"
+    elif lost is None and missing > 0:
+        yield f"{missing} results did not come"
 
 
 def backlog_while_sending(report: Report) -> list[BacklogRow]:
@@ -208,9 +218,7 @@ def growth_of(rows: Sequence[BacklogRow]) -> Growth | None:
     return Growth(slope, slope - error, slope + error)
 
 
-def found(  # noqa: D417
-    steps: Sequence[Step], *, resolution: float, complete: bool
-) -> tuple[str, float | None, str, str]:
+def found(steps: Sequence[Step], *, resolution: float, complete: bool) -> tuple[str, float | None, str, str]:
     """Status, capacity, its line and what bounded it."""
     low, high = bounds(steps)
     failed = [one for one in steps if one.rate_per_s == high and one.outcome != SUSTAINED]
@@ -226,11 +234,19 @@ def found(  # noqa: D417
 
 
 def _failed(steps: Sequence[Step]) -> set[float]:
-    """The rates that were not sustained, or not decided twice."""
-    undecided = [one.rate_per_s for one in steps if one.outcome == UNDECIDED]
-    return {one.rate_per_s for one in steps if one.outcome in (NOT_SUSTAINED, GENERATOR)} | {
-        rate for rate in undecided if undecided.count(rate) > 1
+    """The rates that were not sustained, or not decided in any attempt."""
+    return {
+        one.rate_per_s
+        for at, one in enumerate(steps, 1)
+        if one.outcome == NOT_SUSTAINED or _repeated(steps[:at]) >= _ATTEMPTS.get(one.outcome, math.inf)
     }
+
+
+def _repeated(steps: Sequence[Step]) -> int:
+    """How often, at last, the rate of the last step ended as the last step did."""
+    last = steps[-1]
+    alike = takewhile(lambda one: (one.rate_per_s, one.outcome) == (last.rate_per_s, last.outcome), reversed(steps))
+    return sum(1 for _ in alike)
 
 
 def _rounded(rate_per_s: float, resolution: float) -> float:
@@ -240,11 +256,11 @@ def _rounded(rate_per_s: float, resolution: float) -> float:
 
 def _t_95(freedom: int) -> float:
     """The 95 % quantile of Student's t, by the Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5)."""
-    z = NormalDist().inv_cdf(0.95)
-    terms = (
+    z: float = NormalDist().inv_cdf(0.95)
+    terms: tuple[float, ...] = (
         z,
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
-    return sum(term / freedom**power for power, term in enumerate(terms))
+    return float(sum(term / freedom**power for power, term in enumerate(terms)))

@@ -41,9 +41,8 @@ def read(path: Path, fields: Sequence[str]) -> Scenario:
         if option.field in texts:
             raise _error(path, key, f"{key.value} is there twice")
         found = _texts(node, path, option)
-        source = f"{path}, line {node.start_mark.line + 1}: {key.value}"
-        parsed = tuple(checked(source, text, option.parse) for text in found)
-        texts[option.field] = tuple(found) if option.repeats else found[0]
+        parsed = tuple(checked(f"{path}, line {line}: {key.value}", text, option.parse) for line, text in found)
+        texts[option.field] = tuple(text for _, text in found) if option.repeats else found[0][1]
         values[option.field] = parsed if option.repeats else parsed[0]
     return Scenario(texts, values)
 
@@ -79,16 +78,17 @@ def _entries(root: Node, path: Path) -> Iterator[tuple[Any, Node]]:
         yield key, node
 
 
-def _texts(node: Node, path: Path, option: Option) -> list[str]:
-    """The texts of a value: one, or those of a list where the flag may be repeated; the steps of a profile as one."""
+def _texts(node: Node, path: Path, option: Option) -> list[tuple[int, str]]:
+    """The texts of a value with their lines: one, or those of a list for a flag that may be repeated, or of steps."""
     from yaml.nodes import ScalarNode, SequenceNode
 
     if isinstance(node, ScalarNode) and node.value != "":
-        return [node.value]
+        return [(_line(node), node.value)]
     is_profile = option.field == "profile"
-    if isinstance(node, SequenceNode) and node.value and (option.repeats or is_profile):
-        parts = [_step(one, path) if is_profile else _text(one, path) for one in node.value]
-        return [", ".join(parts)] if is_profile else parts
+    if isinstance(node, SequenceNode) and node.value and is_profile:
+        return [(_line(node), ", ".join(_step(one, path) for one in node.value))]
+    if isinstance(node, SequenceNode) and node.value and option.repeats:
+        return [(_line(one), _text(one, path)) for one in node.value]
     allowed = "a value or a list of values" if option.repeats or is_profile else "one value"
     raise _error(path, node, f"{option.flag.removeprefix('--')} takes {allowed}")
 
@@ -104,7 +104,7 @@ def _step(node: Node, path: Path) -> str:
     else:
         text = _text(node, path)
     if "rate 0 " not in text.replace(":", ""):  # a pause is no profile of its own
-        checked(f"{path}, line {node.start_mark.line + 1}: step", text, profile)
+        checked(f"{path}, line {_line(node)}: step", text, profile)
     return text
 
 
@@ -117,4 +117,8 @@ def _text(node: Node, path: Path) -> str:
 
 
 def _error(path: Path, node: Node, problem: str) -> SettingsError:
-    return SettingsError(f"{path}, line {node.start_mark.line + 1}: {problem}")
+    return SettingsError(f"{path}, line {_line(node)}: {problem}")
+
+
+def _line(node: Node) -> int:
+    return int(node.start_mark.line) + 1

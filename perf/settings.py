@@ -525,6 +525,7 @@ def load(
     environment: Mapping[str, str] = os.environ,
     dotenv: Path = Path(".env"),
     table: Mapping[str, Option] = OPTIONS,
+    *,
     defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> Settings:
     """Validate the parsed flags, behind them the variables of `environment` and `.env`, and then `defaults` by field.
