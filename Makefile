@@ -9,7 +9,7 @@ SOURCES := *.py kafka perf demo benchmarks tests data
 .PHONY: help setup demo demo-capacity test lint format bench calibrate capacity-proof soak fuzz clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
 
 setup: $(READY) ## the virtual environment with all dependencies, in .venv
 

@@ -66,18 +66,17 @@ def main() -> int:
         from perf.report import html_capacity
         from perf.report.text import capacity_lines
 
-        found = search(test)
+        found, outcome = search(test)
         write_json(options.json or options.folder / "capacity.json", found)
-        code = _finish(test, capacity_lines(found), html_capacity.page(found), "capacity.html")
-        outcome = {"found": 0, "at_least": 0}.get(found.status, int(process.ExitCode.NO_MEASUREMENT))
+        _finish(test, capacity_lines(found), html_capacity.page(found), "capacity.html")
     else:
         from perf.report import html
         from perf.report.text import report_lines
 
         report, outcome = test.measure(options, options.folder, limits=options.fail_if)
         write_json(options.json or options.folder / "report.json", report)
-        code = _finish(test, [*report_lines(report), "", report.verdict], html.page(report), "report.html")
-    return process.exit_code(stop, process.first_of([outcome, code]), written=not test.output.lost)
+        _finish(test, [*report_lines(report), "", report.verdict], html.page(report), "report.html")
+    return process.exit_code(stop, outcome, written=not test.output.lost)
 
 
 def _options() -> tuple[Settings, Mapping[str, Any]]:
@@ -108,15 +107,14 @@ def _options() -> tuple[Settings, Mapping[str, Any]]:
     return options, texts
 
 
-def _finish(test: Test, lines: Any, page: str, name: str) -> int:
-    """Print the report, write its page, and say where all is. Returns the exit code of that."""
+def _finish(test: Test, lines: Any, page: str, name: str) -> None:
+    """Print the report, write its page, and say where all is. Raises ResultError."""
     from perf import result
 
     test.output.lines(lines)
     path = test.options.html or test.options.folder / name
     result.write_file(path, page.encode())
     process.log.info("the report is in %s; what all processes said and found is in %s", path, test.options.folder)
-    return 0
 
 
 class Test:
@@ -270,23 +268,31 @@ class Test:
         return found
 
 
-def search(test: Test) -> Capacity:
-    """Hold one rate after another until the capacity is found."""
+def search(test: Test) -> tuple[Capacity, int]:
+    """Hold one rate after another until the capacity is found; returns it with the exit code."""
     from perf import capacity
+    from perf.children import ChildError
 
     options, started_at = test.options, process.now()
     ratio, steps = options.expect_ratio or 1.0, list[capacity.Step]()
-    first_per_s = options.rate_per_s or _FIRST_PER_S
-    plan = capacity.next_step(steps, first_per_s=first_per_s, resolution=options.resolution)
-    while plan is not None and not test.stop():
-        step = _hold(test, plan, ratio=ratio, number=len(steps) + 1)
-        if test.stop():
-            break
-        steps.append(step)
-        test.output.lines([_progress(step)])
-        plan = capacity.next_step(steps, first_per_s=first_per_s, resolution=options.resolution)
-    status, per_s, line, bounded_by = capacity.found(steps, resolution=options.resolution, complete=plan is None)
-    return capacity.Capacity(
+    first_per_s, outcome = options.rate_per_s or _FIRST_PER_S, 0
+
+    def next_step() -> Plan | None:
+        return capacity.next_step(steps, first_per_s=first_per_s, resolution=options.resolution)
+
+    try:
+        while (plan := next_step()) is not None and not test.stop():
+            step = _hold(test, plan, ratio=ratio, number=len(steps) + 1)
+            if step is not None:
+                steps.append(step)
+                test.output.lines([_progress(step)])
+    except ChildError as error:  # what was found until then is reported
+        outcome = process.failure(error)
+    complete = next_step() is None and not outcome
+    status, per_s, line, bounded_by = capacity.found(steps, resolution=options.resolution, complete=complete)
+    if status not in ("found", "at_least"):
+        outcome = outcome or process.ExitCode.NO_MEASUREMENT
+    result = capacity.Capacity(
         status=status,
         capacity_per_s=per_s,
         resolution=options.resolution,
@@ -300,10 +306,11 @@ def search(test: Test) -> Capacity:
         step_s=options.step_s,
         steps=steps,
     )
+    return result, outcome
 
 
-def _hold(test: Test, plan: Plan, *, ratio: float, number: int) -> Step:
-    """Hold a rate, and let the pipeline drain. Raises ChildError where nothing can be judged."""
+def _hold(test: Test, plan: Plan, *, ratio: float, number: int) -> Step | None:
+    """Hold a rate, and let the pipeline drain; None when stopped. Raises ChildError where nothing can be judged."""
     from perf import capacity
     from perf.children import ChildError
 
@@ -320,7 +327,7 @@ def _hold(test: Test, plan: Plan, *, ratio: float, number: int) -> Step:
     )
     report, code = test.measure(held, folder, limits=options.fail_if)
     if test.stop():
-        return capacity.Step(rate_per_s=plan.rate_per_s, phase=plan.phase, outcome=capacity.UNDECIDED, reason="stopped")
+        return None
     if report.producer is None or report.consumer is None or report.status == "invalid":
         raise ChildError(f"the search cannot go on: {report.verdict}", code or process.ExitCode.NO_MEASUREMENT)
     step = capacity.judge(report, plan, ratio=ratio)
