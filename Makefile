@@ -23,7 +23,7 @@ $(READY): requirements.txt requirements-dev.txt
 demo: $(READY) ## the whole measurement on this machine: make demo SIZE=100000 RATE=10000 DELAY_MS=5
 	@$(RUN) -m demo
 
-demo-capacity: $(READY) ## the capacity search on this machine, with a stand-in of known capacity: some two minutes
+demo-capacity: $(READY) ## the capacity search on this machine, with a stand-in of known capacity
 	@$(RUN) -m demo capacity
 
 test: $(READY) ## all tests; the integration tests start a real broker, or use KAFKA_BROKERS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Callable
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import pytest
 from harness import Cluster, Scripts
 
 pytestmark = pytest.mark.integration
-Await = Callable[[Callable[[], bool]], None]
 
 
 @pytest.fixture
@@ -75,18 +74,17 @@ def test_variables_of_the_scripts_do_not_disturb_them(scripts: Scripts, topics: 
     """What stands in the environment and in .env for other purposes does not reach the two scripts."""
     start_operator(scripts, topics)
     (scripts.folder / ".env").write_text("COUNT=1\nGROUP_ID=another\nRUN_ID=another\nTOPIC_NAME=another\nSIZE=50\n")
-    process = scripts.start(
-        "PerfRun.py", "--input", topics[0], "--output", topics[1], "--folder", "run", DURATION="", RESULT_FILE="elsewhere"
-    )
-    stdout, stderr = process.communicate(timeout=60)
+    flags = ("--input", topics[0], "--output", topics[1], "--folder", "run")
+    process = scripts.start("PerfRun.py", *flags, DURATION="", RESULT_FILE="elsewhere")
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert written(scripts, "consumer.json")["summary"]["messages_read"] == 50
     assert not (scripts.folder / "elsewhere").exists()
 
 
-def test_topics_are_made_when_that_is_asked_for(scripts: Scripts, cluster: Cluster) -> None:
+def test_topics_are_made_when_that_is_asked_for(scripts: Scripts) -> None:
     """Without the topics the test ends with 3 and says how to make them; with --create-topics it makes them."""
-    names = "test-perf-run-missing-in", "test-perf-run-missing-out"
+    names = f"test-{uuid.uuid4().hex[:12]}-in", f"test-{uuid.uuid4().hex[:12]}-out"
     code, _, stderr = run(scripts, names, "--size", "5")
     assert code == 3
     assert f"{names[0]}" in stderr and "PerfTopics.py create" in stderr
@@ -98,14 +96,11 @@ def test_topics_are_made_when_that_is_asked_for(scripts: Scripts, cluster: Clust
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_all_with_a_report(
-    scripts: Scripts, topics: tuple[str, str], await_condition: Await, number: signal.Signals
-) -> None:
+def test_a_signal_ends_all_with_a_report(scripts: Scripts, topics: tuple[str, str], number: signal.Signals) -> None:
     """Stopped while it sends, it ends with 128 + the signal, no process is left, and what was measured is reported."""
     start_operator(scripts, topics)
-    process = scripts.start(
-        "PerfRun.py", "--input", topics[0], "--output", topics[1], "--folder", "run", "--rate", "200", "--duration", "5m"
-    )
+    flags = ("--input", topics[0], "--output", topics[1], "--folder", "run", "--rate", "200", "--duration", "5m")
+    process = scripts.start("PerfRun.py", *flags)
     assert process.stdout is not None
     process.stdout.readline()  # the first average
     children = psutil.Process(process.pid).children(recursive=True)
@@ -125,7 +120,7 @@ def test_a_usage_error_is_found_before_anything_is_started(scripts: Scripts, tmp
     for flags, words in (
         (("--input", "a"), "needs both topics"),
         (("--input", "a", "--output", "a"), "the same topic"),
-        (("--input", "a", "--output", "b", "--profile", "rate 5 for 5s", "--rate", "5"), "--profile says rate and time"),
+        (("--input", "a", "--output", "b", "--profile=rate 5 for 5s", "--rate=5"), "profile says rate and time"),
         (("--input", "a", "--output", "b", "--find-capacity", "--duration", "5s"), "chooses rates and times"),
         (("--scenario", "bad.yaml"), "bad.yaml, line 3: rte is no key of a scenario: did you mean rate?"),
     ):
