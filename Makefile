@@ -13,7 +13,7 @@ BUILD = $(or $(ENGINE),$(error no docker, podman or buildah works here)) build \
 	--build-arg VERSION=$(lastword $(subst :, ,$(IMAGE))) --build-arg REVISION=$(shell git rev-parse HEAD) $(IMAGE_BUILD_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench calibrate soak fuzz lock image image-ubi test-container test-kubernetes clean
+.PHONY: help setup demo demo-capacity test lint format bench calibrate capacity-proof soak fuzz lock image image-ubi test-container test-kubernetes clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -29,6 +29,9 @@ $(READY): requirements-dev.lock
 
 demo: $(READY) ## the whole measurement on this machine: make demo SIZE=100000 RATE=10000 DELAY_MS=5
 	@$(RUN) -m demo
+
+demo-capacity: $(READY) ## the capacity search on this machine, with a stand-in of known capacity
+	@$(RUN) -m demo capacity
 
 test: $(READY) ## all tests but those of containers; the integration tests start a real broker, or use KAFKA_BROKERS
 	@$(RUN) -m pytest -m "not container and not kubernetes" $(PYTEST_ARGS)
@@ -51,6 +54,9 @@ bench: $(READY) ## the benchmarks, side by side with Kafka's own tools and kcat;
 
 calibrate: $(READY) ## how often the comparison of runs is wrong, on simulated ones
 	@$(RUN) -m benchmarks.calibrate
+
+capacity-proof: $(READY) ## capacity searches of known pipelines; rewrites the table of docs/capacity.md: make capacity-proof RUNS=10 AT_ONCE=1
+	@$(RUN) -m benchmarks.capacity_proof
 
 soak: $(READY) ## ten minutes with the broker killed every minute; rewrites docs/soak.md; a short try: make soak DURATION=75s EVERY=20s
 	@$(RUN) -m benchmarks.soak

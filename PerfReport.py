@@ -8,7 +8,7 @@ Lost messages are judged here, where the marks of all producers and the ledgers 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,8 +64,10 @@ def main() -> int:
 
 
 def _show(report: Report, options: Settings) -> int:
+    from perf.report.text import report_lines
+
     output = process.Output(process.Stop())
-    output.lines(_text(report))
+    output.lines(report_lines(report))
     _write(report, options)
     for sentence in report.ended:
         process.log.warning("%s", sentence)
@@ -135,20 +137,6 @@ def _sides(words: Sequence[str]) -> tuple[list[Path], list[Path]]:
     return base, new
 
 
-def _text(report: Report) -> Iterator[str]:
-    from perf.report.text import limit_lines, summary_lines
-
-    for name, count, whole in (
-        ("producer", report.producers, report.producer),
-        ("consumer", report.consumers, report.consumer),
-    ):
-        if whole is not None:
-            yield from summary_lines(f"Summary of {_several(name, count)}, topic {whole.topic}", whole.summary)
-    if report.ledger is not None:
-        yield from summary_lines("Ledger: messages marked by producers, found by consumers", report.ledger)
-    yield from limit_lines(report.limits)
-
-
 def _write(report: Report, options: Settings) -> None:
     """The files that are asked for."""
     from perf import result, run
@@ -168,10 +156,6 @@ def _write(report: Report, options: Settings) -> None:
             result.write_file(options.hgrm, hdr.percentiles(report.consumer).encode())
         if options.hlog is not None:
             result.write_file(options.hlog, hdr.log(report.consumer).encode())
-
-
-def _several(name: str, count: int) -> str:
-    return f"the {name}" if count == 1 else f"{count} {name}s"
 
 
 if __name__ == "__main__":

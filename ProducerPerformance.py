@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from perf.coordination import Membership
     from perf.live import Snapshot
     from perf.progress import Progress
-    from perf.schedule import Schedule
+    from perf.schedule import PiecewiseSchedule, Schedule
     from perf.settings import Settings
     from perf.stats import ProducerSummary
 
 FIELDS = (
-    "brokers", "config", "topic", "size", "file", "keyname", "rate_per_s", "stamp",
+    "brokers", "config", "topic", "size", "file", "keyname", "rate_per_s", "profile", "stamp",
     "duration_s", "trace", "run_id", "wait_for", "wait_timeout_s", "runs_topic", "results_topic", "fail_if", "result",
     "termination_message", "metrics_port", "log_format",
 )  # fmt: skip
@@ -257,7 +257,8 @@ class Sending:
         """
         from perf.schedule import Schedule
 
-        schedule, options = Schedule.at_rate(self._options.rate_per_s), self._options
+        options = self._options
+        schedule = options.profile.schedule() if options.profile else Schedule.at_rate(options.rate_per_s)
         duration_ns = int(options.duration_s * _NS_PER_S) if options.duration_s else None
         limits = [options.size] if options.size is not None else []
         last = min([schedule.due_count(duration_ns - 1), *limits]) if duration_ns else options.size
@@ -288,7 +289,7 @@ class Sending:
         finally:  # what was due and is not sent would flatter the run, however the run ended
             self._leave_out(range(timed, due_count()), schedule, quiet=stop())
 
-    def _leave_out(self, left: range, schedule: Schedule, *, quiet: bool) -> None:
+    def _leave_out(self, left: range, schedule: Schedule | PiecewiseSchedule, *, quiet: bool) -> None:
         """Count what was due but is not sent, with its lateness so far."""
         elapsed_ns = self._elapsed_ns()
         self.not_sent = left.stop - self.producer.queued

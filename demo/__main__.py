@@ -1,7 +1,7 @@
-"""The whole measurement, shown on this machine: `make demo`, or `python -m demo`.
+"""The whole measurement, shown on this machine: `make demo`, or `python -m demo`; with `capacity` the capacity search.
 
-Environment: SIZE, RATE and DELAY_MS; with KAFKA_BROKERS (and its credentials) that Kafka is used instead of an embedded
-broker. All output of the processes goes to the folder demo-output.
+Environment: SIZE, RATE and DELAY_MS (SERVICE_TIME_MS for the search); with KAFKA_BROKERS (and its credentials) that
+Kafka is used instead of an embedded broker. All output of the processes goes to the folder demo-output.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
+
+import msgspec
 
 from kafka.config import VARIABLES, client_config
 from kafka.errors import Fault
@@ -29,7 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "demo-output"
 _SHOWN_LINES = 12
 _READY_TIMEOUT_S = 60.0
-_IDLE_TIMEOUT_S = 60
+_FIRST_LINES_OF_RUN = 26  # the check's and some averages
+_STEP, _FIRST_PER_S = "8s", "400"
 _STOP_TIMEOUT_S = 30.0
 _PARTITIONS = 3
 EMBEDDED = "PERF_DEMO_EMBEDDED"
@@ -42,8 +46,11 @@ class DemoError(Exception):
 class Child:
     """A process whose output goes to a file; the screen shows its first and last dozen lines and its summary."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], *, shown_lines: int = _SHOWN_LINES
+    ) -> None:
         self.name = name
+        self._most_first = shown_lines
         self.path = OUTPUT / f"{name}.txt"
         self._first: list[str] = []
         self._last: deque[str] = deque(maxlen=_SHOWN_LINES)
@@ -113,7 +120,7 @@ class Child:
         self._count += 1
         if self._summary or line.startswith("Summary of"):
             self._summary.append(line)
-        elif len(self._first) < _SHOWN_LINES:
+        elif len(self._first) < self._most_first:
             self._first.append(line)
             print(f"    {self.name:>8} | {line}", flush=True)
         else:
@@ -129,8 +136,12 @@ def main() -> int:
         size = checked("SIZE", os.environ.get("SIZE") or "100000", count_of)
         rate_per_s = checked("RATE", os.environ.get("RATE") or "10000", rate)
         delay_ms = checked("DELAY_MS", os.environ.get("DELAY_MS") or "5", _delay)
-        with _cluster() as environment, _topics(environment) as (input_topic, output_topic):
-            _measure(environment, input_topic, output_topic, size=size, rate_per_s=rate_per_s, delay_ms=delay_ms)
+        service_time_ms = checked("SERVICE_TIME_MS", os.environ.get("SERVICE_TIME_MS") or "1", _delay)
+        with _cluster() as environment, _topics(environment) as topics:
+            if sys.argv[1:] == ["capacity"]:
+                _search(environment, topics, service_time_ms=service_time_ms)
+            else:
+                _measure(environment, topics, size=size, rate_per_s=rate_per_s, delay_ms=delay_ms)
     except KeyboardInterrupt:
         print("\nStopped.", flush=True)
         return 130
@@ -138,46 +149,60 @@ def main() -> int:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
     print(f"\nAll of it is in {_shown(OUTPUT)}: the scripts' whole output (*.txt) and their results (*.json).")
+    print("\n".join(_search_ending() if sys.argv[1:] == ["capacity"] else _ending(rate_per_s)))
     return 0
 
 
 def _measure(
-    environment: Mapping[str, str],
-    input_topic: str,
-    output_topic: str,
-    *,
-    size: int,
-    rate_per_s: float,
-    delay_ms: float,
+    environment: Mapping[str, str], topics: tuple[str, str], *, size: int, rate_per_s: float, delay_ms: float
 ) -> None:
+    """A stand-in with a delay, and a run of fixed size."""
+    pace = f"{rate_per_s:g} a second" if rate_per_s else "as fast as possible"
+    with _children(environment) as start:
+        _say(f"Starting a stand-in for your streams operator: it holds each message for {delay_ms:g} ms, and copies")
+        _say("the message's Kafka timestamp into it as timestamp_start.", more=True)
+        _start_operator(start, topics, "--delay-ms", f"{delay_ms:g}")
+        _say(f"Sending {size} messages to the input topic, {pace}, and measuring the output topic.")
+        run = start("run", *_run(topics), "--size", str(size), "--rate", f"{rate_per_s:g}", "--keyname", "containerId",
+                    shown_lines=_FIRST_LINES_OF_RUN)  # fmt: skip
+        run.finish()
+
+
+def _search(environment: Mapping[str, str], topics: tuple[str, str], *, service_time_ms: float) -> None:
+    """A stand-in of known capacity, and the search for it."""
+    with _children(environment) as start:
+        known = f"{1_000 / service_time_ms:g}" if service_time_ms else "unlimited"
+        _say(f"Starting a stand-in for your streams operator that needs {service_time_ms:g} ms for each message: its")
+        _say(f"capacity is {known} messages a second, which the search is not told.", more=True)
+        _start_operator(start, topics, "--service-time-ms", f"{service_time_ms:g}")
+        _say("Searching the highest rate that it sustains: each line is a rate that was held for some seconds.")
+        run = start(
+            "run", *_run(topics), "--find-capacity", "--rate", _FIRST_PER_S, "--step-duration", _STEP, "--warmup", "1s",
+            "--fail-if", "p99 > 2s", shown_lines=1_000,
+        )  # fmt: skip
+        run.finish()
+
+
+def _run(topics: tuple[str, str]) -> Sequence[str]:
+    return str(ROOT / "PerfRun.py"), "--input", topics[0], "--output", topics[1], "--folder", str(OUTPUT)
+
+
+def _start_operator(start: Callable[..., Child], topics: tuple[str, str], *flags: str) -> None:
+    operator = start("operator", "-m", "demo.streams_operator", "--input", topics[0], "--output", topics[1], *flags)
+    operator.wait_for("operator ready")
+
+
+@contextlib.contextmanager
+def _children(environment: Mapping[str, str]) -> Iterator[Callable[..., Child]]:
+    """Starts processes by name and command; all have ended afterwards."""
     children: list[Child] = []
 
-    def start(name: str, *command: str) -> Child:
-        children.append(Child(name, [sys.executable, *command], environment))
+    def start(name: str, *command: str, **how: int) -> Child:
+        children.append(Child(name, [sys.executable, *command], environment, **how))
         return children[-1]
 
     try:
-        _say(f"Starting a stand-in for your streams operator: it holds each message for {delay_ms:g} ms, and copies")
-        _say("the message's Kafka timestamp into it as timestamp_start.", more=True)
-        operator = start(
-            "operator", "-m", "demo.streams_operator",
-            "--input", input_topic, "--output", output_topic, "--delay-ms", f"{delay_ms:g}",
-        )  # fmt: skip
-        operator.wait_for("operator ready")
-        _say("Starting the consumer, which measures the output topic.")
-        consumer = start(
-            "consumer", str(ROOT / "PerfConsumer.py"), "--topic", output_topic, "--count", str(size),
-            "--idle-timeout", str(_IDLE_TIMEOUT_S), "--result", str(OUTPUT / "consumer.json"),
-        )  # fmt: skip
-        consumer.wait_for("reading topic")
-        pace = f"{rate_per_s:g} a second" if rate_per_s else "as fast as possible"
-        _say(f"Sending {size} messages to the input topic, {pace}.")
-        producer = start(
-            "producer", str(ROOT / "ProducerPerformance.py"), "--topic", input_topic, "--size", str(size),
-            "--rate", f"{rate_per_s:g}", "--keyname", "containerId", "--result", str(OUTPUT / "producer.json"),
-        )  # fmt: skip
-        producer.finish()
-        consumer.finish()
+        yield start
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the children's reports are on their way: seconds at most
@@ -185,6 +210,26 @@ def _measure(
             child.process.terminate()
         for child in reversed(children):
             child.stop()
+
+
+def _ending(rate_per_s: float) -> Iterator[str]:
+    """Where the report is, what it says, and which figure to quote."""
+    report = _read("report.json")
+    p99_ms = report["consumer"]["summary"]["delta_ms"]["p99"]
+    at = f"at {rate_per_s:g} messages/s" if rate_per_s else "at full speed, which is mostly the wait in the input topic"
+    yield f"The report is {_shown(OUTPUT / 'report.html')}. Its verdict: {report['verdict']}"
+    yield f"Quote the p99 together with the rate, here {p99_ms:,g} ms {at}; a mean hides the results that came late."
+
+
+def _search_ending() -> Iterator[str]:
+    found = _read("capacity.json")
+    yield f"The report is {_shown(OUTPUT / 'capacity.html')}. Its verdict: {found['line']}."
+    yield "Quote the capacity together with its limit (p99 > 2s), and measure latency at a rate well below it."
+
+
+def _read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode((OUTPUT / name).read_bytes())
+    return found
 
 
 @contextlib.contextmanager

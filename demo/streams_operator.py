@@ -2,7 +2,7 @@
 
 Run as `python -m demo.streams_operator --help`. A message is complete at max(its arrival + delay, the completion before
 it) + service time, so the delay makes latency and the service time also limits the throughput to 1 / service time. With
-neither it works in batches at full speed. It ends on SIGTERM, and with the process that started it.
+neither it works in batches at full speed. It can stall, too. It ends on SIGTERM, and with the process that started it.
 """
 
 from __future__ import annotations
@@ -32,16 +32,30 @@ _SLOWEST_SPIN_S = 0.001  # librdkafka waits in whole milliseconds
 class StreamsOperator:
     """Reads one topic and writes another; `step()` is one turn of its loop."""
 
-    def __init__(self, consumer: Consumer, producer: Producer, *, delay_s: float, service_time_s: float) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        producer: Producer,
+        *,
+        delay_s: float,
+        service_time_s: float,
+        stall_s: float = 0.0,
+        stall_every_s: float = 10.0,
+    ) -> None:
         self._consumer = consumer
         self._producer = producer
         self._delay_s = delay_s
         self._service_time_s = service_time_s
+        self._stall_s, self._stall_every_s = stall_s, stall_every_s
+        self._next_stall_s = time.monotonic() + stall_every_s
         self._completed_s = 0.0
         self._waiting: deque[tuple[float, KeyValue]] = deque()
 
     def step(self, stopped: Callable[[], bool]) -> None:
         """Take in what has arrived, and send what is complete."""
+        if self._stall_s and time.monotonic() >= self._next_stall_s:
+            time.sleep(self._stall_s)
+            self._next_stall_s += self._stall_every_s
         if len(self._waiting) < _MOST_WAITING:
             for message in self._consumer.read(_BATCH, self._wait_s()):
                 self._completed_s = max(time.monotonic() + self._delay_s, self._completed_s) + self._service_time_s
@@ -91,7 +105,12 @@ def main() -> int:
     consumer = Consumer(config, arguments.input, partitions=partitions, start="latest")
     producer = Producer(config, arguments.output, acknowledge_each=False, properties={"linger.ms": "0"})
     worker = StreamsOperator(
-        consumer, producer, delay_s=arguments.delay_ms / 1000, service_time_s=arguments.service_time_ms / 1000
+        consumer,
+        producer,
+        delay_s=arguments.delay_ms / 1000,
+        service_time_s=arguments.service_time_ms / 1000,
+        stall_s=arguments.stall_ms / 1000,
+        stall_every_s=arguments.stall_every_s,
     )
     print(f"operator ready: {arguments.input} -> {arguments.output}", flush=True)
     while not stopped():
@@ -107,6 +126,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--output", required=True, help="the topic to write")
     parser.add_argument("--delay-ms", type=float, default=0.0, help="time that each message spends inside")
     parser.add_argument("--service-time-ms", type=float, default=0.0, help="time that the operator needs per message")
+    parser.add_argument("--stall-ms", type=float, default=0.0, help="do nothing for so long, every --stall-every-s")
+    parser.add_argument("--stall-every-s", type=float, default=10.0, help="from the start of a stall to the next")
     return parser.parse_args()
 
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from .compare import ChangeLimit
     from .limits import Limit
+    from .schedule import Profile
 
 DEFAULT_DATA_FILES = (
     Path("/tmp/performance_data/data.json"),  # noqa: S108 (where the Job manifest mounts the user's configMap)
@@ -32,6 +34,8 @@ _MOMENT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[Tt ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]+))?)?"
     r"(?: ?(?:[Zz]|([+-][0-9]{2})(?::?([0-9]{2}))?))?)?"
 )
+#: Set for the child processes of PerfRun.py, whose environment is complete: they do not look for a `.env`.
+COMPLETE = "PERF_ENVIRONMENT_COMPLETE"
 _TIME_UNITS_S = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
@@ -66,6 +70,7 @@ class Settings:
     file: Path = DEFAULT_DATA_FILES[-1]
     keyname: tuple[str, ...] = ()
     rate_per_s: float = 0.0
+    profile: Profile | None = None
     stamp: str = "send"
     trace: Trace | None = None
     run_id: str = ""
@@ -102,13 +107,22 @@ class Settings:
     timestamp_type: str = "LogAppendTime"
     input_topic: str | None = None
     output_topic: str | None = None
+    create_topics: bool = False
+    scenario: Path | None = None
+    folder: Path = Path("perf-run")
+    producers: int = 1
+    find_capacity: bool = False
+    drain_timeout_s: float = 60.0
+    step_s: float = 30.0
+    resolution: float = 0.05
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Option(NamedTuple):
     """A flag with its variable. `default` is what --help and the README say; the value stands in Settings.
 
-    An option that repeats is a tuple in Settings; its variable separates the values by semicolons.
+    An option that repeats is a tuple in Settings; its variable separates the values by semicolons. The flag of a switch
+    may stand alone.
     """
 
     field: str
@@ -119,6 +133,7 @@ class Option(NamedTuple):
     default: str
     meaning: str
     repeats: bool = False
+    switch: bool = False
 
 
 def count_of(text: str) -> int:
@@ -314,6 +329,40 @@ def ratio(text: str) -> float:
     return value
 
 
+def switch(text: str) -> bool:
+    """Yes or no."""
+    word = text.strip().lower()
+    if word not in ("yes", "true", "1", "no", "false", "0"):
+        raise ValueError("yes or no")
+    return word in ("yes", "true", "1")
+
+
+def share(text: str) -> float:
+    """A share from 0.1 % to 50 %, written as 5%."""
+    number = _number(text.strip().removesuffix("%"))
+    if number is None or not text.strip().endswith("%") or not 0.1 <= number <= 50:
+        raise ValueError("a share from 0.1% to 50%")
+    return number / 100
+
+
+def folder(text: str) -> Path:
+    """A folder, or where one can be made."""
+    path = Path(text)
+    try:
+        if path.is_dir() or (not path.exists() and path.absolute().parent.is_dir()):
+            return path
+    except OSError:  # a name too long, for example
+        pass
+    raise ValueError("the name of a folder, or of a new one in a folder that exists")
+
+
+def profile(text: str) -> Profile:
+    """A load profile."""
+    from .schedule import profile as parse
+
+    return parse(text)
+
+
 def limit(text: str) -> Limit:
     """A limit of --fail-if."""
     from .limits import parse  # loads hdrh, which --help need not
@@ -330,6 +379,7 @@ def change_limit(text: str) -> ChangeLimit:
 
 _CONNECTION, _SENDING, _READING = "connection", "what to send", "what to read"
 _TRACING, _RUN, _ENDING, _OUTPUT, _TOPICS = "tracing", "one run of many processes", "when to stop", "output", "topics"
+_TEST = "the whole test"
 
 # fmt: off
 _OPTIONS = (
@@ -347,6 +397,8 @@ _OPTIONS = (
            "the attribute that becomes the message's key; dots lead into nested objects"),
     Option("rate_per_s", "--rate", "RATE", _SENDING, rate, "0: as fast as possible",
            "messages per second of this process, on a fixed schedule (open loop)"),
+    Option("profile", "--profile", "PROFILE", _SENDING, profile, "none",
+           "a rate that changes, instead of --rate and --duration: 'rate 1000 for 60s, ramp 1000->20000 over 5m'"),
     Option("stamp", "--stamp", "STAMP", _SENDING, one_of("send", "intended"), "send",
            "the messages' timestamp: when they are sent, or when --rate meant them to be (CreateTime topics)"),
     Option("trace", "--trace", "TRACE", _TRACING, trace, "none",
@@ -418,6 +470,23 @@ _OPTIONS = (
            "the topic that the producer sends to"),
     Option("output_topic", "--output", "OUTPUT_TOPIC", _TOPICS, topic_name, "none",
            "the topic that the streams operator writes its results to"),
+    Option("create_topics", "--create-topics", "CREATE_TOPICS", _TOPICS, switch, "no",
+           "create both topics where they are missing", switch=True),
+    Option("scenario", "--scenario", "SCENARIO", _TEST, Path, "none",
+           "a YAML file with the test's settings (docs/scenario.md); flags and variables come before it"),
+    Option("folder", "--folder", "FOLDER", _TEST, folder, "perf-run",
+           "where the output and results of all processes, and the report, are written"),
+    Option("producers", "--producers", "PRODUCERS", _TEST, count_of, "1",
+           "producers side by side, which share rate and size"),
+    Option("drain_timeout_s", "--drain-timeout", "DRAIN_TIMEOUT", _TEST, seconds, "60s",
+           "how long to wait for the rest of the results after the last message was sent"),
+    Option("find_capacity", "--find-capacity", "FIND_CAPACITY", _TEST, switch, "no",
+           "search the highest rate that the pipeline sustains (docs/capacity.md); begins at --rate, or 100",
+           switch=True),
+    Option("step_s", "--step-duration", "STEP_DURATION", _TEST, seconds, "30s",
+           "how long each rate of the search is held"),
+    Option("resolution", "--resolution", "RESOLUTION", _TEST, share, "5%",
+           "how near the rates get that were and were not sustained"),
 )
 _CHANGES = Option("fail_if_change", "--fail-if", "FAIL_IF", _OUTPUT, change_limit, "none",
                   "end with exit code 6 when a change is surely beyond this, such as 'p99 > +10%' (may be repeated)",
@@ -463,10 +532,12 @@ def parser(
     for option in (table[name] for name in fields):
         if option.group not in groups:
             groups[option.group] = result.add_argument_group(option.group)
+        alone: dict[str, Any] = {"nargs": "?", "const": "yes"} if option.switch else {}
         groups[option.group].add_argument(
             option.flag,
             dest=option.field,
             action="append" if option.repeats else "store",
+            **alone,
             metavar="K=V" if option.field == "config" else (option.variable or option.field).upper(),
             help=_help(option).replace("%", "%%"),
         )
@@ -479,14 +550,21 @@ def load(
     environment: Mapping[str, str] = os.environ,
     dotenv: Path = Path(".env"),
     table: Mapping[str, Option] = OPTIONS,
+    *,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> Settings:
-    """Validate the parsed flags with the variables of `environment` and `.env` behind them. Raises SettingsError."""
+    """Validate the parsed flags, behind them the variables of `environment` and `.env`, and then `defaults` by field.
+
+    Raises SettingsError.
+    """
     merged = merged_environment(environment, dotenv)
     values: dict[str, Any] = {"environment": merged}
     for option in (table[name] for name in fields):
         given = getattr(arguments, option.field)
         variable_value = merged.get(option.variable)
-        if option.repeats:
+        if given is None and not variable_value and option.field in defaults:
+            values[option.field] = defaults[option.field]
+        elif option.repeats:
             texts = given or [text.strip() for text in (variable_value or "").split(";") if text.strip()]
             source = option.flag if given else option.variable
             values[option.field] = tuple(checked(source, text, option.parse) for text in texts)
@@ -498,6 +576,8 @@ def load(
         raise SettingsError("no brokers are given: set KAFKA_BROKERS, or use --brokers host:port")
     if "file" in fields and "file" not in values:
         values["file"] = next((path for path in DEFAULT_DATA_FILES if path.exists()), DEFAULT_DATA_FILES[-1])
+    if values.get("profile") is not None:
+        _follow_profile(values)
     if "size" in fields and "size" not in values and "duration_s" not in values:
         values["size"] = 10
     return Settings(**values)
@@ -515,10 +595,17 @@ def early(
     return getattr(parser.parse_known_args(arguments)[0], field) or environment.get(option.variable) or None
 
 
+def _follow_profile(values: dict[str, Any]) -> None:
+    """Rate and duration are those of the profile."""
+    if values.get("rate_per_s") or values.get("duration_s"):
+        raise SettingsError("--profile says rate and time: --rate and --duration (RATE, DURATION) do not go with it")
+    values["rate_per_s"], values["duration_s"] = values["profile"].mean_per_s, values["profile"].duration_s
+
+
 def merged_environment(environment: Mapping[str, str], dotenv: Path) -> dict[str, str]:
     """The variables of `environment` that are set to something, and behind them those of the file `dotenv`."""
     values = {name: value for name, value in environment.items() if value}
-    if dotenv.is_file():
+    if dotenv.is_file() and COMPLETE not in values:
         from dotenv import dotenv_values  # slow to import, and rarely needed
 
         try:

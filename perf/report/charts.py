@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from ..capacity import MOST_GROWTH, SUSTAINED, Capacity, Step
 from ..compare import Comparison, Difference, percent
 from ..result import ConsumerResult
 from ..run import Report
@@ -113,6 +114,46 @@ def of_comparison(comparison: Comparison, base: Sequence[Report], new: Sequence[
     known = [found for found in comparison.differences if found.low is not None]
     return {**({"intervals": _intervals(known)} if known else {}), "percentiles": percentiles(curves),
             "time": _overlaid(over_time)}  # fmt: skip
+
+
+def of_capacity(capacity: Capacity) -> dict[str, Plot]:
+    """Latency, and growth of the backlog, over the rate."""
+    steps = sorted((step for step in capacity.steps if step.p99_ms is not None), key=lambda step: step.rate_per_s)
+    if not steps:
+        return {}
+    latency = [
+        _over_rate(steps, f"{field}_ms", name=name, colour=colour, unit="ms")
+        for name, field, colour in (("max", "max", "grey"), ("p99", "p99", "orange"), ("p50", "p50", "blue"))
+    ]
+    known = [step for step in steps if step.growth is not None]
+    growth = [_over_rate(known, "growth", name="growth", colour="violet", unit="%", factor=100)]
+    limit = [{"name": f"limit, {MOST_GROWTH:.0%}", "colour": "grey", "dash": "dash", "y": [100 * MOST_GROWTH] * 2,
+              "x": [steps[0].rate_per_s, steps[-1].rate_per_s], "hover": "%{y} %<extra></extra>"}]  # fmt: skip
+    rates = {"type": "log", "title": {"text": "messages/s"}}
+    return {
+        "latency": Plot(
+            title="Latency over rate", caption="Each point is a step of the search; large: sustained.", size="short",
+            traces=latency, axes={"xaxis": rates, "yaxis": {"title": {"text": "delta, ms"}, "type": "log"}},
+            layout={"hovermode": "closest"},
+        ),
+        "growth": Plot(
+            title="Growth of the backlog", caption="In percent of the rate: above 0 the pipeline falls behind.",
+            size="short", traces=[*growth, *limit], axes={"xaxis": rates, "yaxis": {"title": {"text": "%"}}},
+            layout={"hovermode": "closest"},
+        ),
+    }  # fmt: skip
+
+
+def _over_rate(
+    steps: Sequence[Step], field: str, *, name: str, colour: str, unit: str, factor: int = 1
+) -> dict[str, Any]:
+    return {
+        "name": name, "colour": colour, "mode": "lines+markers", "x": [step.rate_per_s for step in steps],
+        "y": [factor * (getattr(step, field) or 0) for step in steps],
+        "sizes": [10 if step.outcome == SUSTAINED else 5 for step in steps],
+        "labels": [step.outcome.replace("_", " ") for step in steps],
+        "hover": f"{name} %{{y:.4g}} {unit} at %{{x:,}} messages/s: %{{customdata}}<extra></extra>",
+    }  # fmt: skip
 
 
 def _overlaid(traces: list[dict[str, Any]]) -> Plot:

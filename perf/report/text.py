@@ -8,11 +8,12 @@ from typing import Any
 
 import msgspec
 
+from ..capacity import Capacity
 from ..clock import ClockOffset
 from ..compare import ChangeOutcome, Comparison, percent
 from ..limits import Outcome
 from ..live import RECENT_S, RecentFigures
-from ..run import JudgedLimit
+from ..run import JudgedLimit, Report
 from ..stats import ConsumerSummary, Distribution, Event, ProducerSummary, WindowAverage
 
 _NONE = "n/a"
@@ -90,6 +91,33 @@ def verdict_sentences(summary: ConsumerSummary | ProducerSummary, outcomes: Sequ
         yield f"{summary.measured} of {summary.messages_read} messages read were measured"
         yield f"delta mean {number(delta.mean)} ms, p50 {number(delta.p50)} ms, p99 {number(delta.p99)} ms"
     yield from (outcome.sentence for outcome in outcomes if outcome.exceeded)
+
+
+def report_lines(report: Report) -> Iterator[str]:
+    """The merged summaries of a run, what became of marked messages, and the limits."""
+    for name, count, whole in (
+        ("producer", report.producers, report.producer),
+        ("consumer", report.consumers, report.consumer),
+    ):
+        if whole is not None:
+            several = f"the {name}" if count == 1 else f"{count} {name}s"
+            yield from summary_lines(f"Summary of {several}, topic {whole.topic}", whole.summary)
+    if report.ledger is not None:
+        yield from summary_lines("Ledger: messages marked by producers, found by consumers", report.ledger)
+    yield from limit_lines(report.limits)
+
+
+def capacity_lines(capacity: Capacity) -> Iterator[str]:
+    """Latency and growth of the backlog over the rate, in the order of rates; then the capacity."""
+    yield from ("", "Steps of the search, by rate (delta in ms; growth of the backlog in % of the rate)")
+    rows = [["messages/s", "outcome", "p50", "p99", "p99.9", "max", "growth", "at most"]]
+    for step in sorted(capacity.steps, key=lambda step: step.rate_per_s):
+        growth = [_NONE if share is None else f"{100 * share:+.2f}" for share in (step.growth, step.growth_high)]
+        delta = (number(value) for value in (step.p50_ms, step.p99_ms, step.p99_9_ms, step.max_ms))
+        rows.append([f"{step.rate_per_s:g}", step.outcome.replace("_", " "), *delta, *growth])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    yield from ("  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
+    yield from ("", capacity.line, f"bounded by: {capacity.bounded_by}")
 
 
 def utc(stamp_ms: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kafka.config import MECHANISMS, VARIABLES
-from perf import clock, compare, result, run, series, stats, trace
+from perf import capacity, clock, compare, result, run, series, stats, trace
 from perf.payload import UNITS, Rejection
 from perf.process import ExitCode
 from perf.settings import COMPARE_OPTIONS
@@ -18,7 +18,7 @@ from perf.settings import COMPARE_OPTIONS
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MEASUREMENT = (ROOT / "docs" / "measurement.md").read_text(encoding="utf-8")
-SCRIPTS = ("ProducerPerformance", "PerfConsumer", "PerfTopics", "PerfReport", "test")
+SCRIPTS = ("ProducerPerformance", "PerfConsumer", "PerfRun", "PerfTopics", "PerfReport", "test")
 
 
 def section(title: str) -> str:
@@ -83,7 +83,7 @@ def fields() -> Iterator[tuple[str, str]]:
         result.ConsumerResult, result.ProducerResult, stats.ConsumerSummary, stats.ProducerSummary,
         stats.Distribution, stats.HistogramState, stats.PartitionRow, series.Row, series.SeriesState,
         trace.LedgerCounts, trace.LedgerState, clock.ClockOffset, run.Report, run.JudgedLimit, series.BacklogRow,
-        compare.Comparison, compare.Difference, compare.ChangeOutcome,
+        capacity.Capacity, capacity.Step, compare.Comparison, compare.Difference, compare.ChangeOutcome,
     )  # fmt: skip
     for struct in structs:
         for name in struct.__struct_fields__:

@@ -13,8 +13,8 @@ import kafka
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {"kafka", "perf", "demo", "benchmarks", "tests"}
-PERF_LIBRARIES = {"msgspec", "hdrh", "dotenv", "prometheus_client", "tqdm"}
-SCRIPTS = ("ProducerPerformance.py", "PerfConsumer.py", "PerfTopics.py", "test.py")
+PERF_LIBRARIES = {"msgspec", "hdrh", "dotenv", "prometheus_client", "tqdm", "yaml"}
+SCRIPTS = ("ProducerPerformance.py", "PerfConsumer.py", "PerfTopics.py", "PerfRun.py", "test.py")
 
 
 def imported(path: Path, *, relative: bool = False) -> Iterator[str]:

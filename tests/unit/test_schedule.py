@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf.schedule import Schedule
+from perf.schedule import Profile, Schedule, Step, profile
 
 NS_PER_S = 10**9
 
@@ -91,3 +91,71 @@ def test_messages_closer_than_a_nanosecond_come_together() -> None:
     schedule = Schedule.at_rate(4e9)
     assert [schedule.due_count(elapsed_ns) for elapsed_ns in range(4)] == [4, 8, 12, 16]
     assert [schedule.due_ns(index) for index in range(6)] == [0, 0, 0, 0, 1, 1]
+
+
+# ------------------------------------------------------------------------------------------------------------ profiles
+
+step_rates = st.fractions(0, 10**6, max_denominator=1_000)
+steps = st.builds(Step, step_rates, step_rates, st.integers(1, 10**12))
+profiles = st.lists(steps, min_size=1, max_size=4).map(tuple).map(Profile).filter(lambda found: found.mean_per_s > 0)
+
+
+def messages_by(found: Profile, elapsed_ns: int) -> Fraction:
+    """The area under the rate up to `elapsed_ns`: what is due by then, fractions of a message included."""
+    area, left_ns = Fraction(0), elapsed_ns
+    for step in found.steps:
+        t_ns = min(left_ns, step.duration_ns)
+        reached = step.from_per_s + (step.to_per_s - step.from_per_s) * Fraction(t_ns, step.duration_ns)
+        area += (step.from_per_s + reached) / 2 * Fraction(t_ns, NS_PER_S)
+        left_ns -= t_ns
+    return area
+
+
+@given(profiles, st.integers(0, 4 * 10**12))
+def test_a_profile_has_as_many_messages_due_as_the_area_under_its_rate(found: Profile, elapsed_ns: int) -> None:
+    """However the rate changes, the messages due are its exact integral over the time that has come, rounded up."""
+    assert found.schedule().due_count(elapsed_ns) == math.ceil(messages_by(found, elapsed_ns + 1))
+
+
+@given(profiles, st.floats(0, 1))
+def test_a_message_of_a_profile_is_counted_from_its_due_time_on(found: Profile, place: float) -> None:
+    """At its due time a message is among the due ones; a nanosecond earlier it is not."""
+    schedule = found.schedule()
+    total = schedule.due_count(10**15)
+    index = int(place * (total - 1))
+    assert schedule.due_count(schedule.due_ns(index)) >= index + 1
+    assert schedule.due_count(schedule.due_ns(index) - 1) <= index
+
+
+@given(profiles, st.integers(2, 7))
+def test_producers_share_a_profile(found: Profile, producers: int) -> None:
+    """Each share takes as long, and all together have its rate."""
+    part = found.scaled(Fraction(1, producers))
+    assert part.duration_s == found.duration_s
+    assert math.isclose(part.mean_per_s * producers, found.mean_per_s)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("rate 1000 for 60s", "rate 1000 for 60s"),
+        ("rate: 1K for 1m", "rate 1000 for 60s"),
+        ("ramp 1000→20000 over 5m", "ramp 1000->20000 over 300s"),
+        ("ramp: 0.5 -> 2.5/s over 1500ms; rate 0 for 1h", "ramp 0.5->2.5 over 1.5s, rate 0 for 3600s"),
+        ("Ramp 1 to 2 over 3s\nRATE 2 FOR 1S", "ramp 1->2 over 3s, rate 2 for 1s"),
+    ],
+)
+def test_a_profile_is_read_as_it_is_written(text: str, written: str) -> None:
+    """Each way to write a step means what it says, and what is printed is read as the same again."""
+    assert str(profile(text)) == written
+    assert profile(str(profile(text))) == profile(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1000 for 60s", "rate 1000", "rate -1 for 1s", "rate 1 for 0s", "rate 1 for 5", "ramp 1->2 for 1s",
+             "rate 0 for 5s", "rate 1e9 for 1s", "rate 2000M for 1s", "rate 1 for 1001h"],
+)  # fmt: skip
+def test_what_is_no_profile_is_refused(text: str) -> None:
+    """A step that is not understood, takes no time, or a profile without any message is an error that says what is."""
+    with pytest.raises(ValueError, match="steps such as"):
+        profile(text)

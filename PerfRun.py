@@ -1,0 +1,380 @@
+#!/usr/bin/env python3
+"""One whole test in one command: both sides, their results, one report and one exit code; or the capacity search.
+
+Checks the topics, starts the consumer, waits until it holds its partitions, runs the producer, waits for the rest of
+the results, and judges. The scripts run as child processes; all that they say and write is in a folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kafka.config import VARIABLES
+from perf import process, settings
+
+if TYPE_CHECKING:
+    from perf.capacity import Capacity, Plan, Step
+    from perf.children import Child, Children
+    from perf.limits import Limit
+    from perf.run import Report
+    from perf.schedule import PiecewiseSchedule, Schedule
+    from perf.settings import Settings
+
+_CONNECTION = ("brokers", "config")
+_CREATING = ("partitions", "replication_factor")
+_SENDING = ("file", "keyname", "stamp", "trace")
+_READING = (
+    "isolation", "timestamp_field", "timestamp_header", "timestamp_unit", "latency", "clock_topic", "trace", "windows",
+)  # fmt: skip
+_IN_SCENARIO = (
+    *_CONNECTION, "input_topic", "output_topic", "create_topics", *_CREATING,
+    "file", "keyname", "size", "duration_s", "rate_per_s", "profile", "stamp", "producers", "trace", "expect_ratio",
+    *(field for field in _READING if field != "trace"), "warmup", "drain_timeout_s",
+    "find_capacity", "step_s", "resolution", "fail_if", "folder", "html", "json",
+)  # fmt: skip
+FIELDS = ("scenario", *_IN_SCENARIO)
+EXAMPLES = """\
+  ./PerfRun.py --brokers localhost:9092 --input in --output out --create-topics --rate 1000 --duration 5m --warmup 30s
+  ./PerfRun.py --input in --output out --profile 'rate 1000 for 1m, ramp 1000->20000 over 5m' --fail-if 'p99 > 1s'
+  ./PerfRun.py --input in --output out --find-capacity --fail-if 'p99 > 500ms'
+  ./PerfRun.py --scenario nightly.yaml
+"""
+_READY = "at the end of topic"
+_READY_TIMEOUT_S, _CHECK_TIMEOUT_S = 120.0, 180.0
+_IDLE_S = 10.0  # without a count to wait for
+_QUIET_S, _QUIET_TIMEOUT_S = 10.0, 600.0
+_FIRST_PER_S = 100.0
+_WARMUP_SHARE = 5  # of a step of the search
+
+
+def main() -> int:
+    """The stages in order; returns the exit code."""
+    options, texts = _options()
+    from perf.run import write_json
+
+    options.folder.mkdir(exist_ok=True)
+    stop = process.Stop().listen()
+    test = Test(options, texts, stop)
+    test.check_topics()
+    if options.find_capacity:
+        from perf.report import html_capacity
+        from perf.report.text import capacity_lines
+
+        found, outcome = search(test)
+        write_json(options.json or options.folder / "capacity.json", found)
+        _finish(test, capacity_lines(found), html_capacity.page(found), "capacity.html")
+    else:
+        from perf.report import html
+        from perf.report.text import report_lines
+
+        report, outcome = test.measure(options, options.folder, limits=options.fail_if)
+        write_json(options.json or options.folder / "report.json", report)
+        _finish(test, [*report_lines(report), "", report.verdict], html.page(report), "report.html")
+    return process.exit_code(stop, outcome, written=not test.output.lost)
+
+
+def _options() -> tuple[Settings, Mapping[str, Any]]:
+    """The settings, and the texts that they come from: flag, variable, .env, scenario."""
+    arguments = settings.parser(__file__, FIELDS, __doc__, EXAMPLES, VARIABLES).parse_args()
+    merged = settings.merged_environment(os.environ, Path(".env"))
+    path = arguments.scenario or merged.get(settings.OPTIONS["scenario"].variable)
+    texts: dict[str, Any] = {}
+    defaults: Mapping[str, Any] = {}
+    if path:
+        from perf import scenario
+
+        found = scenario.read(Path(path), _IN_SCENARIO)
+        texts, defaults = {**found.texts}, found.values
+    for field in FIELDS:
+        given = getattr(arguments, field) or merged.get(settings.OPTIONS[field].variable)
+        if given:
+            texts[field] = given
+    options = settings.load(arguments, FIELDS, defaults=defaults)
+    if not (options.input_topic and options.output_topic):
+        raise settings.SettingsError("a test needs both topics: --input and --output (INPUT_TOPIC, OUTPUT_TOPIC)")
+    if options.input_topic == options.output_topic:
+        raise settings.SettingsError("--input and --output are the same topic")
+    if options.find_capacity and (options.profile or options.duration_s or "size" in texts):
+        raise settings.SettingsError("--find-capacity chooses rates and times: no --profile, --duration or --size")
+    if options.find_capacity and (options.latency == "receive" or options.stamp == "intended"):
+        raise settings.SettingsError("--find-capacity needs Kafka's own timestamps: no --latency receive, no --stamp")
+    return options, texts
+
+
+def _finish(test: Test, lines: Any, page: str, name: str) -> None:
+    """Print the report, write its page, and say where all is. Raises ResultError."""
+    from perf import result
+
+    test.output.lines(lines)
+    path = test.options.html or test.options.folder / name
+    result.write_file(path, page.encode())
+    process.log.info("the report is in %s; what all processes said and found is in %s", path, test.options.folder)
+
+
+class Test:
+    """The processes of a test, one after another and side by side."""
+
+    __test__ = False
+
+    def __init__(self, options: Settings, texts: Mapping[str, Any], stop: process.Stop) -> None:
+        self.options, self.stop = options, stop
+        self.output = process.Output(stop)
+        self._texts = texts
+        own = {option.variable for option in settings.OPTIONS.values()}
+        merged = settings.merged_environment(os.environ, Path(".env"))
+        self._environment = {name: value for name, value in merged.items() if name not in own}
+        self._environment |= {settings.COMPLETE: "1", "PYTHONUNBUFFERED": "1"}
+
+    def check_topics(self) -> None:
+        """Make the topics if that is asked for, and check that a measurement can begin. Raises ChildError."""
+        options = self.options
+        topics = [str(options.input_topic), str(options.output_topic)]
+        if options.create_topics:
+            self._run("topics", "PerfTopics.py", "create", *topics, *self._flags(*_CONNECTION, *_CREATING))
+        checked = ["--input", topics[0]]
+        if options.latency == "append":  # else the output topic's timestamps do not matter
+            checked += ["--output", topics[1]]
+        self._run("check", "PerfTopics.py", "check", *checked, *self._flags(*_CONNECTION, "clock_topic"))
+
+    def measure(self, options: Settings, folder: Path, *, limits: tuple[Limit, ...]) -> tuple[Report, int]:
+        """One run: its report and exit code. Raises ChildError where there is nothing to report."""
+        from perf import run
+
+        count = options.producers
+        names = [f"producer-{at + 1}" for at in range(count)] if count > 1 else ["producer"]
+        files = {name: folder / f"{name}.json" for name in (*names, "consumer")}
+        for file in files.values():
+            file.unlink(missing_ok=True)
+        with self._children(folder) as children:
+            codes = self._run_both(children, options, files)
+        results = [found for file in files.values() if file.exists() for found in run.read(file)]
+        if not results:
+            raise _failed(codes, folder)
+        report = run.report_of(results, sources=[file.name for file in files.values() if file.exists()], limits=limits)
+        dead = [code for code in codes.values() if 0 < code < process.SIGNALLED]
+        return report, process.first_of([report.exit_code, *(dead if len(results) < len(files) else [])])
+
+    def drain(self, folder: Path) -> None:
+        """Read until nothing comes any more. Raises ChildError when that does not end."""
+        from perf.children import ChildError
+
+        with self._children(folder) as children:
+            consumer = children.start("drain", *self._consumer(self.options, None), "--idle-timeout", str(_QUIET_S))
+            if not children.wait(lambda: consumer.exit_code is not None, _QUIET_TIMEOUT_S) and not self.stop():
+                raise ChildError(f"the pipeline still writes results {_QUIET_TIMEOUT_S:g} s after the last input",
+                                 process.ExitCode.NO_MEASUREMENT)  # fmt: skip
+            children.stop([consumer])
+
+    def _run_both(self, children: Children, options: Settings, files: Mapping[str, Path]) -> dict[str, int]:
+        """The consumer, and once it is ready the producers; returns their exit codes."""
+        from perf.children import ChildError
+
+        expected = _expected_results(options)
+        reading = self._consumer(options, expected)
+        consumer = children.start("consumer", *reading, "--result", str(files["consumer"]))
+        if not children.wait(lambda: consumer.has_said(_READY) or consumer.exit_code is not None, _READY_TIMEOUT_S):
+            children.stop([consumer])
+            if not self.stop():
+                raise ChildError(f"the consumer was not ready within {_READY_TIMEOUT_S:g} s", 3)
+        producers: list[Child] = []
+        if consumer.exit_code is None and not self.stop():
+            producers = [
+                children.start(name, *self._producer(options), "--result", str(file))
+                for name, file in files.items() if name != "consumer"
+            ]  # fmt: skip
+            self._run_out(children, consumer, producers, options)
+        return {child.name: child.exit_code or 0 for child in (*producers, consumer)}
+
+    def _run_out(self, children: Children, consumer: Child, producers: list[Child], options: Settings) -> None:
+        """Wait for the producers, then for the rest of the results; after a signal or a fault stop them in order."""
+
+        def sent() -> bool:
+            failed = consumer.exit_code not in (None, 0)
+            return failed or all(producer.exit_code is not None for producer in producers)
+
+        children.wait(sent)
+        children.stop([producer for producer in producers if producer.exit_code is None])
+        useless = all(producer.exit_code in (2, 3) for producer in producers)  # nothing was sent
+        ended = useless or children.wait(lambda: consumer.exit_code is not None, options.drain_timeout_s)
+        if not ended and not self.stop():
+            process.log.warning("not all results that were expected came within %g s", options.drain_timeout_s)
+        children.stop([consumer])
+
+    def _children(self, folder: Path) -> Children:
+        from perf.children import Children
+
+        return Children(folder, self._environment, self._hear, self.stop)
+
+    def _run(self, name: str, script: str, *arguments: str) -> None:
+        from perf.children import ChildError
+
+        with self._children(self.options.folder) as children:
+            child = children.start(name, _path(script), *arguments)
+            if not children.wait(lambda: child.exit_code is not None, _CHECK_TIMEOUT_S):
+                children.stop([child])
+                if self.stop():
+                    raise process.Interrupted(self.stop.signal_number)
+                raise ChildError(f"{script} did not end within {_CHECK_TIMEOUT_S:g} s", process.ExitCode.CONNECTION)
+            if child.exit_code:
+                raise ChildError(f"the {name} failed: see above and {child.output}", child.exit_code)
+
+    def _hear(self, name: str, line: str) -> None:
+        """Pass on what is for people; the summaries come once, for all processes."""
+        if line.startswith("[") and not self.options.find_capacity:
+            self.output.lines([line])
+        elif line.startswith(("warning:", "error:")) or (
+            not self.options.find_capacity
+            and line.startswith(("-- ", "✓", "✗", "!", "  →", "created", "there already"))
+        ):
+            sys.stderr.write(f"{name:>8} | {line}\n")
+            sys.stderr.flush()
+
+    def _consumer(self, options: Settings, count: int | None) -> Iterator[str]:
+        yield from (_path("PerfConsumer.py"), "--topic", str(options.output_topic), "--from", "latest")
+        yield from self._flags(*_CONNECTION, *_READING)
+        if count is not None:
+            yield from ("--count", str(count))
+        elif options.size is not None or options.duration_s is not None:
+            yield from ("--idle-timeout", str(_IDLE_S))
+        warmup = options.warmup
+        if warmup.messages or warmup.seconds:
+            yield from ("--warmup", f"{warmup.seconds:.9g}s" if warmup.seconds else str(warmup.messages))
+
+    def _producer(self, options: Settings) -> Iterator[str]:
+        yield from (_path("ProducerPerformance.py"), "--topic", str(options.input_topic))
+        yield from self._flags(*_CONNECTION, *_SENDING)
+        if options.profile is not None:
+            yield from ("--profile", str(options.profile.scaled(Fraction(1, options.producers))))
+        else:
+            yield from ("--rate", f"{options.rate_per_s / options.producers:.12g}")
+            if options.duration_s is not None:
+                yield from ("--duration", f"{options.duration_s:.9g}s")
+        if options.size is not None:
+            yield from ("--size", str(_size_of_each(options)))
+
+    def _flags(self, *fields: str) -> list[str]:
+        """The flags by which a child gets what was given for these fields."""
+        found = []
+        for field in fields:
+            text = self._texts.get(field, ())
+            for one in [text] if isinstance(text, str) else text:
+                found += [f"{settings.OPTIONS[field].flag}={one}"]
+        return found
+
+
+def search(test: Test) -> tuple[Capacity, int]:
+    """Hold one rate after another until the capacity is found; returns it with the exit code."""
+    from perf import capacity
+    from perf.children import ChildError
+
+    options, started_at = test.options, process.now()
+    ratio, steps = options.expect_ratio or 1.0, list[capacity.Step]()
+    first_per_s, outcome = options.rate_per_s or _FIRST_PER_S, 0
+
+    def next_step() -> Plan | None:
+        return capacity.next_step(steps, first_per_s=first_per_s, resolution=options.resolution)
+
+    try:
+        while (plan := next_step()) is not None and not test.stop():
+            step = _hold(test, plan, ratio=ratio, number=len(steps) + 1)
+            if step is not None:
+                steps.append(step)
+                test.output.lines([_progress(step)])
+    except ChildError as error:  # what was found until then is reported
+        outcome = process.failure(error)
+    complete = next_step() is None and not outcome
+    status, per_s, line, bounded_by = capacity.found(steps, resolution=options.resolution, complete=complete)
+    if status not in ("found", "at_least"):
+        outcome = outcome or process.ExitCode.NO_MEASUREMENT
+    result = capacity.Capacity(
+        status=status,
+        capacity_per_s=per_s,
+        resolution=options.resolution,
+        line=line,
+        bounded_by=bounded_by,
+        started_at=started_at,
+        input_topic=str(options.input_topic),
+        output_topic=str(options.output_topic),
+        limits=[limit.text for limit in options.fail_if],
+        ratio=ratio,
+        step_s=options.step_s,
+        steps=steps,
+    )
+    return result, outcome
+
+
+def _hold(test: Test, plan: Plan, *, ratio: float, number: int) -> Step | None:
+    """Hold a rate, and let the pipeline drain; None when stopped. Raises ChildError where nothing can be judged."""
+    from perf import capacity
+    from perf.children import ChildError
+
+    options = test.options
+    warmup = (
+        options.warmup
+        if options.warmup != settings.Warmup()
+        else settings.Warmup(seconds=options.step_s / _WARMUP_SHARE)
+    )
+    folder = options.folder / f"step-{number:02d}-{plan.rate_per_s:g}"
+    folder.mkdir(exist_ok=True)
+    held = replace(
+        options, rate_per_s=plan.rate_per_s, duration_s=options.step_s * plan.times, size=None, warmup=warmup
+    )
+    report, code = test.measure(held, folder, limits=options.fail_if)
+    if test.stop():
+        return None
+    if report.producer is None or report.consumer is None or report.status == "invalid":
+        raise ChildError(f"the search cannot go on: {report.verdict}", code or process.ExitCode.NO_MEASUREMENT)
+    step = capacity.judge(report, plan, ratio=ratio)
+    if step.results < round(step.acknowledged * ratio):
+        test.drain(folder)
+    return step
+
+
+def _progress(step: Step) -> str:
+    p99 = "n/a" if step.p99_ms is None else f"{step.p99_ms:g} ms"
+    return f"{step.rate_per_s:>10g} messages/s {step.outcome.replace('_', ' '):<13} p99 {p99}; {step.reason}"
+
+
+def _expected_results(options: Settings) -> int | None:
+    """How many results the messages make; None where it is not known beforehand how many are sent."""
+    from perf.schedule import Schedule
+
+    messages = _size_of_each(options) if options.size is not None else None
+    if options.rate_per_s and options.duration_s:
+        schedule: Schedule | PiecewiseSchedule = Schedule.at_rate(
+            float(f"{options.rate_per_s / options.producers:.12g}")
+        )
+        if options.profile is not None:
+            schedule = settings.profile(str(options.profile.scaled(Fraction(1, options.producers)))).schedule()
+        due = schedule.due_count(int(options.duration_s * 1_000_000_000) - 1)
+        messages = due if messages is None else min(messages, due)
+    elif options.duration_s:
+        return None
+    return max(1, round((messages or 0) * options.producers * (options.expect_ratio or 1.0)))
+
+
+def _size_of_each(options: Settings) -> int:
+    return max(1, -(-(options.size or 0) // options.producers))
+
+
+def _failed(codes: Mapping[str, int], folder: Path) -> Exception:
+    """Why there is no result at all."""
+    from perf.children import ChildError
+
+    bad = {name: code for name, code in codes.items() if code}
+    said = ", ".join(f"{name} ended with exit code {code}" for name, code in bad.items()) or "nobody wrote a result"
+    return ChildError(f"{said}; see above and {folder}", process.first_of(bad.values()) or process.ExitCode.UNEXPECTED)
+
+
+def _path(script: str) -> str:
+    return str(Path(__file__).resolve().parent / script)
+
+
+if __name__ == "__main__":
+    process.run(main)

@@ -1,0 +1,266 @@
+"""The highest rate that a pipeline sustains: which rate to try next, and what a step at it showed.
+
+Pure functions of what was measured: nothing here waits, looks at a clock or sends. docs/capacity.md says it for users.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, takewhile
+from statistics import NormalDist, linear_regression
+from typing import NamedTuple
+
+import msgspec
+
+from .result import VERSION
+from .run import Report
+from .series import BacklogRow
+
+MOST_GROWTH = 0.01  # of the rate: by so much the backlog of a sustained rate may surely not grow
+CONFIRMATIONS = 3
+_FACTOR = 2.0
+_LEAST_REACHED = 0.99  # of the rate: below it the producer was too slow
+_LEAST_ROWS = 5
+_MOST_STEPS = 100
+_LEAST_PER_S, _MOST_PER_S = 0.1, 1e8
+_MOST_CORRELATION = 0.9
+
+SUSTAINED, NOT_SUSTAINED, UNDECIDED, GENERATOR = "sustained", "not_sustained", "undecided", "generator"
+#: These tell more of the machine's noise than of the pipeline: so often in turn they are believed.
+_ATTEMPTS = {UNDECIDED: 3, GENERATOR: 2}
+
+
+class Growth(NamedTuple):
+    """How fast the backlog grew, in messages per second: the slope and its one-sided 95 % bounds."""
+
+    per_s: float
+    low_per_s: float
+    high_per_s: float
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """A rate that was held for a while.
+
+    `outcome` is sustained, not_sustained, undecided, or generator: the producer did not reach the rate. Growth is in
+    shares of the rate, with its lower and upper 95 % bound; None where too little was measured.
+    """
+
+    rate_per_s: float
+    phase: str
+    outcome: str
+    reason: str
+    sent_per_s: float | None = None
+    acknowledged: int = 0
+    results: int = 0
+    growth: float | None = None
+    growth_low: float | None = None
+    growth_high: float | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    p99_9_ms: float | None = None
+    max_ms: float | None = None
+
+
+class Plan(NamedTuple):
+    """What to do next: hold this rate for so many times a step's usual duration.
+
+    `phase` is growth, bisection or confirmation.
+    """
+
+    rate_per_s: float
+    phase: str
+    times: int = 1
+
+
+class Capacity(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="capacity"):
+    """What a search found. `status` is found, at_least (the load generator is the limit), none or incomplete."""
+
+    version: int = VERSION
+    status: str
+    capacity_per_s: float | None
+    resolution: float
+    line: str
+    bounded_by: str
+    started_at: str
+    input_topic: str
+    output_topic: str
+    limits: list[str]
+    ratio: float
+    step_s: float
+    steps: list[Step]
+
+
+def next_step(steps: Sequence[Step], *, first_per_s: float, resolution: float) -> Plan | None:
+    """The step that follows those that were done; None when the search is over.
+
+    The rate doubles while it is sustained (or halves until it is), then the gap between the highest sustained rate and
+    the lowest other one above it is halved (as factors), then the highest sustained one is confirmed three times. What
+    did not decide is held again, each time for twice as long; a rate that fails later counts as not sustained.
+    """
+    if not steps:
+        return Plan(first_per_s, "growth")
+    if len(steps) >= _MOST_STEPS:
+        return None
+    last = steps[-1]
+    if last.outcome in _ATTEMPTS and last.rate_per_s not in _failed(steps):
+        return Plan(last.rate_per_s, last.phase, 2 ** _repeated(steps))
+    low, high = bounds(steps)
+    if low is None or math.isinf(high):
+        rate_per_s = _rounded(high / _FACTOR if low is None else low * _FACTOR, resolution)
+        return Plan(rate_per_s, "growth") if _LEAST_PER_S <= rate_per_s <= _MOST_PER_S else None
+    middle = _rounded(math.sqrt(low * high), resolution)
+    if high > low * (1 + resolution) and low < middle < high:
+        return Plan(middle, "bisection")
+    confirmed = sum(one.rate_per_s == low and one.phase == "confirmation" and one.outcome == SUSTAINED for one in steps)
+    return Plan(low, "confirmation") if confirmed < CONFIRMATIONS else None
+
+
+def bounds(steps: Sequence[Step]) -> tuple[float | None, float]:
+    """The highest rate that was sustained below all that were not (None: no such), and the lowest that was not."""
+    high = min(_failed(steps), default=math.inf)
+    return max(
+        (one.rate_per_s for one in steps if one.outcome == SUSTAINED and one.rate_per_s < high), default=None
+    ), high
+
+
+def judge(report: Report, plan: Plan, *, ratio: float) -> Step:
+    """What one step showed: a report of all its processes, whose limits are those that a sustained rate must keep."""
+    assert report.producer is not None and report.consumer is not None
+    sent, read = report.producer.summary, report.consumer.summary
+    growth = growth_of(backlog_while_sending(report))
+    shares = [value / (plan.rate_per_s * ratio) for value in growth] if growth is not None else [None] * 3
+    outcome, reason = _outcome(report, plan, shares[1:], ratio=ratio)
+    return Step(
+        rate_per_s=plan.rate_per_s,
+        phase=plan.phase,
+        outcome=outcome,
+        reason=reason,
+        sent_per_s=sent.send_rate_per_s,
+        acknowledged=sent.acknowledged,
+        results=read.messages_read,
+        growth=shares[0],
+        growth_low=shares[1],
+        growth_high=shares[2],
+        **{f"{name}_ms": getattr(read.delta_ms, name) for name in ("p50", "p99", "p99_9", "max")},
+    )
+
+
+def _outcome(report: Report, plan: Plan, bounds: Sequence[float | None], *, ratio: float) -> tuple[str, str]:
+    """The outcome of a step with its reason, the surest first."""
+    assert report.producer is not None
+    sent, (low, high) = report.producer.summary, bounds
+    if sent.not_sent or (sent.send_rate_per_s or 0) < _LEAST_REACHED * plan.rate_per_s:
+        return GENERATOR, f"the load generator is the limit: it sent {sent.send_rate_per_s or 0:.6g} messages/s"
+    failed = [*_missing(report, ratio), *(one.sentence for one in report.limits if one.exceeded)]
+    if low is not None and low >= MOST_GROWTH:
+        failed.insert(0, f"the backlog grew by at least {low:.1%} of the rate")
+    if failed:
+        return NOT_SUSTAINED, "; ".join(failed)
+    if high is None:
+        return UNDECIDED, "too few seconds were measured to judge the backlog"
+    if high >= MOST_GROWTH:
+        return UNDECIDED, f"not decided: the backlog may have grown by up to {high:.1%} of the rate"
+    return SUSTAINED, f"the backlog grew by less than {max(high, 0.0005):.1%} of the rate"
+
+
+def _missing(report: Report, ratio: float) -> Iterator[str]:
+    """What was sent and did not get through."""
+    assert report.producer is not None and report.consumer is not None
+    sent, read = report.producer.summary, report.consumer.summary
+    if sent.acknowledged != sent.messages:
+        yield f"{sent.messages - sent.acknowledged} messages were not acknowledged"
+    lost = report.ledger.lost if report.ledger is not None else None
+    missing = round(sent.acknowledged * ratio) - read.messages_read
+    if lost:
+        yield f"{lost} messages were lost"
+    elif lost is None and missing > 0:
+        yield f"{missing} results did not come"
+
+
+def backlog_while_sending(report: Report) -> list[BacklogRow]:
+    """The rows of the backlog in which messages were sent all the time, by Kafka's timestamps alone.
+
+    The first row is partial, and what was in flight during the warm-up is missing there. A row that ends at E and has
+    the least delta d tells that a message was sent at E - d at the latest; the greatest of these is at most a row
+    behind the last message sent.
+    """
+    assert report.consumer is not None
+    rows = report.consumer.summary.series
+    if not rows or not report.backlog:
+        return []
+    width_ms = 1_000 * max(rows[0].width_s, report.backlog[0].width_s)
+    first_ms = rows[0].start_ms + width_ms
+    last_ms = max(row.start_ms + 1_000 * row.width_s - row.min_ms for row in rows) - width_ms
+    return [row for row in report.backlog if row.start_ms >= first_ms and row.start_ms + width_ms <= last_ms]
+
+
+def growth_of(rows: Sequence[BacklogRow]) -> Growth | None:
+    """The slope of the backlog by least squares; None with fewer than five rows.
+
+    A backlog is no white noise: what is in it now is mostly still there a moment later. So the error is widened by what
+    the residuals' correlation r from row to row makes of it, (1 + r) / (1 - r) for the variance (as of a first-order
+    autoregressive process: effective sample size).
+    """
+    if len(rows) < _LEAST_ROWS:
+        return None
+    times_s = [row.start_ms / 1_000 - rows[0].start_ms / 1_000 for row in rows]
+    messages = [row.messages for row in rows]
+    slope, intercept = linear_regression(times_s, messages)
+    residuals = [value - intercept - slope * time_s for time_s, value in zip(times_s, messages, strict=True)]
+    squares = sum(residual * residual for residual in residuals)
+    mean_s = sum(times_s) / len(times_s)
+    spread = sum((time_s - mean_s) ** 2 for time_s in times_s)
+    r = sum(one * other for one, other in pairwise(residuals)) / squares if squares > 0 else 0.0
+    r = min(max(r, 0.0), _MOST_CORRELATION)
+    freedom = len(rows) - 2
+    error = _t_95(freedom) * math.sqrt(squares / freedom / spread * (1 + r) / (1 - r))
+    return Growth(slope, slope - error, slope + error)
+
+
+def found(steps: Sequence[Step], *, resolution: float, complete: bool) -> tuple[str, float | None, str, str]:
+    """Status, capacity, its line and what bounded it."""
+    low, high = bounds(steps)
+    failed = [one for one in steps if one.rate_per_s == high and one.outcome != SUSTAINED]
+    bounded_by = f"at {high:g} messages/s {failed[-1].reason}" if failed else "nothing yet"
+    if not complete:
+        known = "no rate is known to be sustained" if low is None else f"{low:g} messages/s were sustained"
+        return "incomplete", low, f"capacity: not found, as the search did not end; {known}", bounded_by
+    if low is None:
+        return "none", None, "capacity: none: no rate was sustained", bounded_by
+    if not failed or failed[-1].outcome == GENERATOR:
+        return "at_least", low, f"capacity: at least {low:g} messages/s; the load generator is the limit", bounded_by
+    return "found", low, f"capacity: {low:g} messages/s ± {100 * resolution:g} %", bounded_by
+
+
+def _failed(steps: Sequence[Step]) -> set[float]:
+    """The rates that were not sustained, or not decided in any attempt."""
+    return {
+        one.rate_per_s
+        for at, one in enumerate(steps, 1)
+        if one.outcome == NOT_SUSTAINED or _repeated(steps[:at]) >= _ATTEMPTS.get(one.outcome, math.inf)
+    }
+
+
+def _repeated(steps: Sequence[Step]) -> int:
+    """How often, at last, the rate of the last step ended as the last step did."""
+    last = steps[-1]
+    alike = takewhile(lambda one: (one.rate_per_s, one.outcome) == (last.rate_per_s, last.outcome), reversed(steps))
+    return sum(1 for _ in alike)
+
+
+def _rounded(rate_per_s: float, resolution: float) -> float:
+    """A rate that can be quoted: three digits, or five for a fine resolution."""
+    return float(f"{rate_per_s:.{3 if resolution >= MOST_GROWTH else 5}g}")
+
+
+def _t_95(freedom: int) -> float:
+    """The 95 % quantile of Student's t, by the Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5)."""
+    z: float = NormalDist().inv_cdf(0.95)
+    terms: tuple[float, ...] = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return float(sum(term / freedom**power for power, term in enumerate(terms)))

@@ -1,0 +1,146 @@
+"""PerfRun.py as a user runs it: one whole test in one command, against a real broker and a stand-in operator."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import uuid
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from harness import Cluster, Scripts
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def topics(cluster: Cluster) -> tuple[str, str]:
+    """An input and an output topic of two partitions, both LogAppendTime."""
+    return cluster.create_topic(partitions=2), cluster.create_topic(partitions=2)
+
+
+def start_operator(scripts: Scripts, topics: tuple[str, str], *flags: str) -> None:
+    """A stand-in operator that is ready."""
+    flags = ("--input", topics[0], "--output", topics[1], *flags)
+    operator = scripts.start("-m demo.streams_operator", *flags)
+    assert operator.stdout is not None
+    assert "operator ready" in operator.stdout.readline()
+
+
+def run(scripts: Scripts, topics: tuple[str, str], *flags: str, timeout_s: float = 120) -> tuple[int, str, str]:
+    """PerfRun.py to its end: exit code, stdout, stderr."""
+    process = scripts.start("PerfRun.py", "--input", topics[0], "--output", topics[1], "--folder", "run", *flags)
+    stdout, stderr = process.communicate(timeout=timeout_s)
+    assert "Traceback" not in stdout + stderr, stderr
+    return process.returncode, stdout, stderr
+
+
+def written(scripts: Scripts, name: str) -> dict[str, Any]:
+    """A JSON file of the run's folder."""
+    found: dict[str, Any] = json.loads((scripts.folder / "run" / name).read_text())
+    return found
+
+
+def test_one_command_is_a_whole_test(scripts: Scripts, topics: tuple[str, str]) -> None:
+    """Every message sent by two producers is measured, none is lost, and one report has verdict, limits and page."""
+    start_operator(scripts, topics, "--delay-ms", "5")
+    flags = ("--profile", "ramp 100->400 over 2s, rate 400 for 1s", "--trace", "field:trace", "--producers", "2")
+    code, stdout, stderr = run(scripts, topics, *flags, "--fail-if", "lost > 0", "--fail-if", "p50 < 5ms")
+    assert code == 0, stderr
+    report = written(scripts, "report.json")
+    assert report["producers"] == 2
+    assert report["producer"]["summary"]["acknowledged"] == report["consumer"]["summary"]["measured"] == 900
+    assert report["ledger"]["lost"] == report["ledger"]["duplicated"] == 0
+    assert report["producer"]["summary"]["send_rate_per_s"] == pytest.approx(300, rel=0.1)
+    assert "[STAT 100] - Average" in stdout
+    assert stdout.rstrip().endswith("none lost; all 2 limits hold.")
+    assert "<html" in (scripts.folder / "run" / "report.html").read_text()
+
+
+def test_a_scenario_with_a_limit_that_does_not_hold(scripts: Scripts, topics: tuple[str, str]) -> None:
+    """A scenario file says it all but the topics; a flag comes before it, and an exceeded limit ends with 6."""
+    start_operator(scripts, topics, "--delay-ms", "30")
+    (scripts.folder / "test.yaml").write_text("size: 100000\nrate: 200\nfail-if:\n  - p50 > 20ms\nfolder: other\n")
+    code, stdout, _ = run(scripts, topics, "--scenario", "test.yaml", "--size", "300")
+    assert code == 6
+    assert "p50 > 20ms: p50 is " in stdout
+    assert written(scripts, "report.json")["consumer"]["summary"]["messages_read"] == 300
+
+
+def test_variables_of_the_scripts_do_not_disturb_them(scripts: Scripts, topics: tuple[str, str]) -> None:
+    """What stands in the environment and in .env for other purposes does not reach the two scripts."""
+    start_operator(scripts, topics)
+    (scripts.folder / ".env").write_text("COUNT=1\nGROUP_ID=another\nRUN_ID=another\nTOPIC_NAME=another\nSIZE=50\n")
+    flags = ("--input", topics[0], "--output", topics[1], "--folder", "run")
+    process = scripts.start("PerfRun.py", *flags, DURATION="", RESULT_FILE="elsewhere")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert written(scripts, "consumer.json")["summary"]["messages_read"] == 50
+    assert not (scripts.folder / "elsewhere").exists()
+
+
+def test_topics_are_made_when_that_is_asked_for(scripts: Scripts) -> None:
+    """Without the topics the test ends with 3 and says how to make them; with --create-topics it makes them."""
+    names = f"test-{uuid.uuid4().hex[:12]}-in", f"test-{uuid.uuid4().hex[:12]}-out"
+    code, _, stderr = run(scripts, names, "--size", "5")
+    assert code == 3
+    assert f"{names[0]}" in stderr and "PerfTopics.py create" in stderr
+    # nobody answers, as there is no operator: what was sent is reported, and that nothing was measured
+    code, _, stderr = run(scripts, names, "--size", "5", "--create-topics", "--drain-timeout", "1s")
+    assert code == 5, stderr
+    assert written(scripts, "report.json")["producer"]["summary"]["acknowledged"] == 5
+    scripts.run("PerfTopics.py", "delete", *names, "--yes")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_with_a_report(scripts: Scripts, topics: tuple[str, str], number: signal.Signals) -> None:
+    """Stopped while it sends, it ends with 128 + the signal, no process is left, and what was measured is reported."""
+    start_operator(scripts, topics)
+    flags = ("--input", topics[0], "--output", topics[1], "--folder", "run", "--rate", "200", "--duration", "5m")
+    process = scripts.start("PerfRun.py", *flags)
+    assert process.stdout is not None
+    process.stdout.readline()  # the first average
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) == 2
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, stderr
+    assert not psutil.wait_procs(children, timeout=5)[1]
+    report = written(scripts, "report.json")
+    assert report["consumer"]["summary"]["measured"] >= 100
+    assert "Summary of the producer" in stdout and "Summary of the consumer" in stdout
+
+
+def test_a_usage_error_is_found_before_anything_is_started(scripts: Scripts, tmp_path: Path) -> None:
+    """What does not go together, and a scenario with a mistake, end with 2 and one sentence."""
+    (tmp_path / "bad.yaml").write_text("input: a\noutput: b\nrte: 5\n")
+    for flags, words in (
+        (("--input", "a"), "needs both topics"),
+        (("--input", "a", "--output", "a"), "the same topic"),
+        (("--input", "a", "--output", "b", "--profile=rate 5 for 5s", "--rate=5"), "profile says rate and time"),
+        (("--input", "a", "--output", "b", "--find-capacity", "--duration", "5s"), "chooses rates and times"),
+        (("--scenario", "bad.yaml"), "bad.yaml, line 3: rte is no key of a scenario: did you mean rate?"),
+    ):
+        done: subprocess.CompletedProcess[str] = scripts.run("PerfRun.py", *flags)
+        assert done.returncode == 2
+        assert words in done.stderr
+
+
+def test_the_search_finds_the_capacity(scripts: Scripts, topics: tuple[str, str]) -> None:
+    """An operator that needs 2 ms for a message sustains 500 a second: two producers find it within ten percent."""
+    start_operator(scripts, topics, "--service-time-ms", "2")
+    code, stdout, stderr = run(
+        scripts, topics, "--find-capacity", "--rate", "450", "--step-duration", "8s", "--warmup", "500ms",
+        "--resolution", "20%", "--producers", "2", "--fail-if", "p99 > 5s", timeout_s=280,
+    )  # fmt: skip
+    assert code == 0, stdout + stderr
+    found = written(scripts, "capacity.json")
+    assert found["status"] == "found"
+    assert found["capacity_per_s"] == pytest.approx(500, rel=0.1)
+    assert f"capacity: {found['capacity_per_s']:g} messages/s ± 20 %" in stdout
+    assert "bounded by: at " in stdout
+    assert [step["phase"] for step in found["steps"]].count("confirmation") >= 3
+    assert "<html" in (scripts.folder / "run" / "capacity.html").read_text()

@@ -1,0 +1,234 @@
+"""The capacity search, with simulated pipelines whose capacity is known."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from statistics import linear_regression
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from simulated import START_MS, Sample, consumer, producer
+
+from perf import capacity
+from perf.capacity import GENERATOR, NOT_SUSTAINED, SUSTAINED, UNDECIDED, Plan, Step, backlog_while_sending, growth_of
+from perf.limits import parse
+from perf.run import Report, report_of
+from perf.series import BacklogRow
+
+STEP_S = 20
+
+
+def pipeline(
+    rate_per_s: float,
+    *,
+    service_ms: float,
+    stall: tuple[float, float] = (0, 10),
+    seed: int = 0,
+    seconds: float = STEP_S,
+) -> Iterator[Sample]:
+    """Results of a queue: complete at max(arrival, previous completion) + service time, give or take a fifth.
+
+    For `stall[0]` s every `stall[1]` s nothing is done. Stamp after the start and delta, in whole ms as Kafka has them.
+    """
+    chance, completed_ms = random.Random(seed), 0.0
+    length_ms, every_ms = 1_000 * stall[0], 1_000 * stall[1]
+    for number in range(round(rate_per_s * seconds)):
+        arrived_ms = 1_000 * number / rate_per_s
+        completed_ms = max(arrived_ms, completed_ms) + service_ms * chance.uniform(0.8, 1.2)
+        if length_ms and completed_ms >= every_ms and completed_ms % every_ms < length_ms:
+            completed_ms += length_ms - completed_ms % every_ms
+        yield int(completed_ms), int(completed_ms) - int(arrived_ms)
+
+
+def report(samples: list[Sample], *, rate_per_s: float, limits: tuple[str, ...] = (), **sent: object) -> Report:
+    """The report of a step at this rate."""
+    sending = producer(len(samples))
+    figures = {"send_rate_per_s": rate_per_s, "target_rate_per_s": rate_per_s, **sent}
+    sending = msgspec.structs.replace(sending, summary=msgspec.structs.replace(sending.summary, **figures))
+    return report_of([sending, consumer(samples)], sources=[], limits=[parse(text) for text in limits])
+
+
+def held(plan: Plan, **pipeline_is: object) -> Step:
+    """A step of the search on a simulated pipeline."""
+    samples = list(pipeline(plan.rate_per_s, **pipeline_is))  # type: ignore[arg-type]
+    return capacity.judge(report(samples, rate_per_s=plan.rate_per_s), plan, ratio=1.0)
+
+
+def search(hold: Callable[[Plan, int], Step], *, first_per_s: float = 100, resolution: float = 0.05) -> list[Step]:
+    """All steps of a search."""
+    steps: list[Step] = []
+    while (plan := capacity.next_step(steps, first_per_s=first_per_s, resolution=resolution)) is not None:
+        steps.append(hold(plan, len(steps)))
+    return steps
+
+
+def outcome(plan: Plan, name: str) -> Step:
+    """A step that ended so."""
+    return Step(rate_per_s=plan.rate_per_s, phase=plan.phase, outcome=name, reason="as told")
+
+
+# ----------------------------------------------------------------------------------------------------- a whole search
+
+
+@pytest.mark.parametrize("service_ms", [4.0, 40.0])
+def test_the_capacity_of_a_queue_is_found(service_ms: float) -> None:
+    """For a service time t the search finds 1 / t within ten percent, and says what bounded it."""
+    steps = search(lambda plan, number: held(plan, service_ms=service_ms, seed=number))
+    status, per_s, line, bounded_by = capacity.found(steps, resolution=0.05, complete=True)
+    assert status == "found"
+    assert per_s == pytest.approx(1_000 / service_ms, rel=0.1)
+    assert line == f"capacity: {per_s:g} messages/s ± 5 %"
+    assert "the backlog" in bounded_by
+
+
+def test_a_stalling_pipeline_sustains_what_its_mean_allows() -> None:
+    """A stall of 1 s every 10 s costs a tenth of the capacity; the p99 of a rate that is sustained shows the stalls."""
+    steps = search(
+        lambda plan, number: held(plan, service_ms=20, stall=(1, 10), seconds=90 * plan.times, seed=number),
+        first_per_s=20,
+    )
+    _, per_s, _, _ = capacity.found(steps, resolution=0.05, complete=True)
+    assert per_s == pytest.approx(45, rel=0.1)
+    sustained = [step for step in steps if step.outcome == SUSTAINED]
+    assert all(step.p99_ms is not None and step.p99_ms >= 850 for step in sustained)
+
+
+@given(st.floats(1, 1e6), st.floats(1, 1e5), st.sampled_from([0.01, 0.05, 0.2]))
+def test_the_last_rates_are_as_near_as_asked(true_per_s: float, first_per_s: float, resolution: float) -> None:
+    """Wherever the search begins, the capacity is within the resolution below the truth, and confirmed three times."""
+    steps = search(
+        lambda plan, _: outcome(plan, SUSTAINED if plan.rate_per_s <= true_per_s else NOT_SUSTAINED),
+        first_per_s=float(f"{first_per_s:.3g}"), resolution=resolution,
+    )  # fmt: skip
+    low, high = capacity.bounds(steps)
+    assert low is not None and low <= true_per_s < high
+    assert high <= low * (1 + resolution) * 1.01  # rates have three digits
+    assert [step.phase for step in steps[-3:]] == ["confirmation"] * 3
+    assert {step.rate_per_s for step in steps[-3:]} == {low}
+
+
+def test_a_rate_that_fails_when_confirmed_is_not_the_capacity() -> None:
+    """Three steps at the rate found must be sustained; when one is not, the search goes on below it."""
+
+    def hold(plan: Plan, _: int) -> Step:
+        lucky = plan.phase != "confirmation" and plan.rate_per_s <= 1_000
+        return outcome(plan, SUSTAINED if lucky or plan.rate_per_s <= 800 else NOT_SUSTAINED)
+
+    low, high = capacity.bounds(search(hold))
+    assert low is not None and 760 <= low <= 800 < high
+
+
+def test_what_is_undecided_is_held_again_and_longer() -> None:
+    """Hiccups do not halve the capacity; what stays undecided counts as not sustained."""
+    seen: list[Plan] = []
+
+    def hold(plan: Plan, number: int) -> Step:
+        seen.append(plan)
+        return outcome(plan, UNDECIDED if number in {1, 2} or plan.rate_per_s > 500 else SUSTAINED)
+
+    low, high = capacity.bounds(search(hold))
+    assert seen[1:4] == [Plan(200, "growth", 1), Plan(200, "growth", 2), Plan(200, "growth", 4)]
+    assert low is not None and 475 <= low <= 500 < high
+
+
+def test_a_producer_that_is_too_slow_is_said() -> None:
+    """When the load generator cannot reach a rate that the pipeline might take, the capacity is a lower bound."""
+    steps = search(lambda plan, _: outcome(plan, SUSTAINED if plan.rate_per_s < 5_000 else GENERATOR))
+    status, per_s, line, _ = capacity.found(steps, resolution=0.05, complete=True)
+    assert status == "at_least" and per_s is not None and 4_700 < per_s < 5_000
+    assert "the load generator is the limit" in line
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_no_capacity_is_said(complete: bool) -> None:
+    """A pipeline that sustains nothing has none; a search that was stopped claims none."""
+    steps = search(lambda plan, _: outcome(plan, NOT_SUSTAINED))
+    status, per_s, line, _ = capacity.found(steps if complete else [], resolution=0.05, complete=complete)
+    assert (status, per_s) == ("none" if complete else "incomplete", None)
+    assert line.startswith("capacity: no")
+
+
+# ------------------------------------------------------------------------------------------------------------ one step
+
+
+def test_what_makes_a_step_not_sustained() -> None:
+    """Loss, a limit, missing acknowledgements and a slow producer each show, with their figures."""
+    good, plan = list(pipeline(100, service_ms=5)), Plan(100, "growth")
+
+    def judged(**sent: object) -> tuple[str, str]:
+        step = capacity.judge(report(good, rate_per_s=100, **sent), plan, ratio=1.0)  # type: ignore[arg-type]
+        return step.outcome, step.reason
+
+    assert judged()[0] == SUSTAINED
+    assert judged(messages=2_010, acknowledged=2_010) == (NOT_SUSTAINED, "3 results did not come")  # 7 in the warm-up
+    assert judged(messages=2_010) == (NOT_SUSTAINED, "10 messages were not acknowledged")
+    assert judged(limits=("p50 > 1ms",)) == (NOT_SUSTAINED, "p50 > 1ms: p50 is 5 ms: exceeded")
+    assert judged(send_rate_per_s=98.0)[0] == judged(not_sent=1)[0] == GENERATOR
+
+
+def test_a_step_of_a_few_seconds_is_not_judged() -> None:
+    """With fewer than five whole seconds nothing is said of the backlog."""
+    samples = list(pipeline(100, service_ms=5, seconds=5))
+    step = capacity.judge(report(samples, rate_per_s=100), Plan(100, "growth"), ratio=1.0)
+    assert (step.outcome, step.growth) == (UNDECIDED, None)
+
+
+def test_only_time_in_which_messages_were_sent_counts() -> None:
+    """While an overloaded pipeline drains its backlog falls: these seconds are left out, and the growth is right."""
+    found = report(list(pipeline(200, service_ms=10)), rate_per_s=200)  # 100/s too many, drains for 20 s
+    rows = backlog_while_sending(found)
+    assert len(found.backlog) >= 39 and 16 <= len(rows) <= 19
+    assert rows[-1].start_ms + 1_000 <= START_MS + 1_000 * STEP_S
+    growth = growth_of(rows)
+    assert growth is not None and growth.per_s == pytest.approx(100, rel=0.03)
+
+
+def test_results_for_several_inputs_count_by_the_ratio() -> None:
+    """With two results for each message the backlog is one of results, and its growth a share of their rate."""
+    samples = [sample for sample in pipeline(100, service_ms=12) for _ in range(2)]
+    whole = report(samples, rate_per_s=100, messages=2_000, acknowledged=2_000)
+    step = capacity.judge(whole, Plan(100, "growth"), ratio=2.0)
+    assert step.growth == pytest.approx(1 - 1_000 / 12 / 100, abs=0.01)
+
+
+# ----------------------------------------------------------------------------------------------------------- the slope
+
+
+def rows_of(messages: list[float]) -> list[BacklogRow]:
+    """A row for each second."""
+    return [BacklogRow(start_ms=START_MS + 1_000 * at, width_s=1, messages=value) for at, value in enumerate(messages)]
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=5, max_size=50))
+def test_the_slope_is_the_least_squares_line(messages: list[float]) -> None:
+    """The growth is the least-squares slope, and lies between its bounds."""
+    growth = growth_of(rows_of(messages))
+    assert growth is not None
+    slope = linear_regression(range(len(messages)), messages).slope
+    assert math.isclose(growth.per_s, slope, rel_tol=1e-6, abs_tol=1e-6)
+    assert growth.low_per_s <= growth.per_s <= growth.high_per_s
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5])
+def test_the_upper_bound_holds_in_95_percent(correlation: float) -> None:
+    """Of many backlogs with noise around a known slope, some 95 % have it below the bound, also when noise persists."""
+    chance, below, total = random.Random(3), 0, 2_000
+    for _ in range(total):
+        noise, messages = 0.0, []
+        for at in range(60):
+            noise = correlation * noise + chance.gauss(0, 5)
+            messages.append(2.0 * at + noise)
+        growth = growth_of(rows_of(messages))
+        assert growth is not None
+        below += growth.high_per_s >= 2.0
+    assert 0.92 <= below / total <= 0.98
+
+
+@pytest.mark.parametrize(("freedom", "expected"), [(3, 2.353), (5, 2.015), (10, 1.812), (30, 1.697), (1_000, 1.646)])
+def test_the_quantile_is_students(freedom: int, expected: float) -> None:
+    """The quantiles are those of the printed tables, within half a percent."""
+    assert capacity._t_95(freedom) == pytest.approx(expected, rel=0.005)
