@@ -43,7 +43,7 @@ def scrape(port: int) -> list[Any]:
 
 def total(port: int, name: str) -> float:
     """The sum of all series of a metric."""
-    return sum(sample.value for sample in scrape(port) if sample.name == name)
+    return float(sum(sample.value for sample in scrape(port) if sample.name == name))
 
 
 class Pair(NamedTuple):
@@ -69,12 +69,12 @@ def pair(scripts: Scripts, cluster: Cluster, tmp_path: Path, await_condition: Aw
     operator = scripts.start("-m demo.streams_operator", "--input", source, "--output", output)
     assert operator.stdout is not None and "operator ready" in operator.stdout.readline()
     ports, result, trace = (free_port(), free_port()), tmp_path / "consumer.json", ("--trace", "field:mark")
-    flags = ("--topic", output, "--clock-topic", clock, "--result", str(result), *trace)
-    consumer = scripts.start("PerfConsumer.py", *flags, METRICS_PORT=str(ports[1]))
+    reading = ("--topic", output, "--clock-topic", clock, "--result", str(result), *trace)
+    consumer = scripts.start("PerfConsumer.py", *reading, METRICS_PORT=str(ports[1]))
     scripts.wait_for(consumer, "at the end of topic")
     cluster.produce(output, [b"{}"] * 3)
-    flags = ("--topic", source, "--file", str(data), "--rate", str(RATE), "--duration", "5m", *trace)
-    producer = scripts.start("ProducerPerformance.py", *flags, METRICS_PORT=str(ports[0]))
+    sending = ("--topic", source, "--file", str(data), "--rate", str(RATE), "--duration", "5m", *trace)
+    producer = scripts.start("ProducerPerformance.py", *sending, METRICS_PORT=str(ports[0]))
     scripts.wait_for(producer, "sending to topic")
     await_condition(lambda: total(ports[1], f"{CONSUMER}messages_measured_total") > 2 * RATE)
     await_condition(lambda: total(ports[0], f"{PRODUCER}messages_failed_total") > 0)

@@ -113,7 +113,8 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def test_scrapes_under_load_are_of_one_moment(busy: None) -> None:
+@pytest.mark.usefixtures("busy")
+def test_scrapes_under_load_are_of_one_moment() -> None:
     """While the main thread measures without pause, each scrape is consistent in itself, and none goes back."""
     port, statistics, done = free_port(), Statistics(), threading.Event()
     statistics.ledger = Ledger()
@@ -123,16 +124,23 @@ def test_scrapes_under_load_are_of_one_moment(busy: None) -> None:
         counters = {**statistics.counters(), "ledger": Ledger().counts(None)}
         return Snapshot(counters, statistics.tallies(), {"lag": None})
 
-    main, scrapes = Live(take, [server.publish]), []
-    scraping = threading.Thread(target=lambda: [scrapes.append(scrape(port)) for _ in range(40)] and done.set())
+    scrapes: list[dict[tuple[str, str], float]] = []
+
+    def look() -> None:
+        try:
+            scrapes.extend(scrape(port) for _ in range(40))
+        finally:
+            done.set()
+
+    main, scraping = Live(take, [server.publish]), threading.Thread(target=look)
     scraping.start()
     chance = random.Random(7)
     while not done.is_set():
-        assert scraping.is_alive() or done.is_set()
         deltas = [int(chance.lognormvariate(4, 3)) - 1 for _ in range(500)]
         statistics.add(deltas, [STAMP_MS] * 500, [0] * 500)
         statistics.reject(Rejection.EMPTY, 3)
         main.serve()
+    assert len(scrapes) == 40
     prefix, last = "kafka_performance_consumer_", 0.0
     for found in scrapes:
         read, measured = found[f"{prefix}messages_read_total", ""], found[f"{prefix}messages_measured_total", ""]
@@ -150,24 +158,26 @@ def test_scrapes_under_load_are_of_one_moment(busy: None) -> None:
 
 def test_snapshots_cost_little_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a costly one took is spread over 200 times as long, but at most 5 s; without a view there is none."""
-    now_s, cost_s, taken = [0.0], 0.01, []
+    now_s, cost_s = [0.0], [0.0]
+    taken: list[float] = []
 
     def take() -> Snapshot:
-        now_s[0] += cost_s
+        now_s[0] += cost_s[0]
         taken.append(now_s[0])
         return Snapshot({}, {}, {})
 
     for clock in ("monotonic", "thread_time"):
-        monkeypatch.setattr(live.time, clock, lambda: now_s[0])
-    for cost_s, every_s in ((0.001, 0.5), (0.01, 2.0), (1.0, 5.0)):
+        monkeypatch.setattr(f"perf.live.time.{clock}", lambda: now_s[0])
+    for cost_s[0], every_s in ((0.001, 0.5), (0.01, 2.0), (1.0, 5.0)):
         taken.clear()
         main, end_s = Live(take, [lambda _: None]), now_s[0] + 100
         while now_s[0] < end_s:
             now_s[0] += 0.01
             main.serve()
         assert len(taken) == pytest.approx(100 / every_s, rel=0.05)
+    taken.clear()
     Live(take, []).serve()
-    assert taken[-1] < now_s[0]
+    assert not taken
 
 
 def run_script(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
