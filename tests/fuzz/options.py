@@ -207,9 +207,18 @@ def _is_limit(text: str, value: Any) -> None:
         assert _near(value.quantity, Decimal(match[1]) * Decimal(scale))
 
 
+def _is_switch(text: str, value: Any) -> None:
+    assert value is (text.strip().lower() in {"yes", "true", "1"})
+
+
+def _is_profile(text: str, value: Any) -> None:
+    assert text and value == OPTIONS["profile"].parse(str(value))
+    assert value.duration_s > 0 and value.mean_per_s > 0
+
+
 _MEANT: Mapping[str, Callable[[str, Any], None]] = {
-    **dict.fromkeys(("size", "count", "partitions", "replication_factor"), _is_count),
-    **dict.fromkeys(("duration_s", "idle_timeout_s"), _is_time),
+    **dict.fromkeys(("size", "count", "partitions", "replication_factor", "producers"), _is_count),
+    **dict.fromkeys(("duration_s", "idle_timeout_s", "drain_timeout_s", "step_s"), _is_time),
     **dict.fromkeys(("group", "timestamp_header", "brokers", "topic"), _is_sendable),
     "keyname": _is_path,
     "timestamp_field": _is_readable_path,
@@ -220,6 +229,10 @@ _MEANT: Mapping[str, Callable[[str, Any], None]] = {
     "trace": _is_trace,
     "config": _is_pair,
     "result": _is_file,
+    **dict.fromkeys(("create_topics", "find_capacity"), _is_switch),
+    "profile": _is_profile,
+    "resolution": lambda text, value: _is_rate(text.strip().removesuffix("%"), 100 * value),
+    **dict.fromkeys(("scenario", "folder"), lambda text, value: _is_text(str(Path(text)), str(value))),
     "file": lambda text, value: _is_text(text, str(value)) if text == os.path.normpath(text) else None,
     "fail_if": _is_limit,
 }

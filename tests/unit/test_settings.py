@@ -80,7 +80,9 @@ def test_every_variable_gives_what_its_flag_gives(field: str, tmp_path: Path) ->
         "warmup": "30s", "fail_if": "p99 > 1s", "stamp": "intended", "trace": "header:mark", "run_id": "run-7",
         "clock_topic": "a-clock",
         "partitions": "6", "replication_factor": "3", "timestamp_type": "CreateTime",
-        "input_topic": "in", "output_topic": "out",
+        "input_topic": "in", "output_topic": "out", "profile": "ramp 5->9 over 3s", "create_topics": "yes",
+        "scenario": "test.yaml", "folder": str(tmp_path / "run"), "producers": "2", "drain_timeout_s": "5s",
+        "find_capacity": "yes", "step_s": "9s", "resolution": "3%",
         **{name: str(tmp_path / f"report.{name}") for name in ("html", "json", "hgrm", "hlog")},
     }  # fmt: skip
     option, text = OPTIONS[field], texts[field]
