@@ -228,7 +228,7 @@ _MEANT: Mapping[str, Callable[[str, Any], None]] = {
     "warmup": _is_warmup,
     "trace": _is_trace,
     "config": _is_pair,
-    "result": _is_file,
+    **dict.fromkeys(("result", "html", "json", "hgrm", "hlog"), _is_file),
     **dict.fromkeys(("create_topics", "find_capacity"), _is_switch),
     "profile": _is_profile,
     "resolution": lambda text, value: _is_rate(text.strip().removesuffix("%"), 100 * value),
