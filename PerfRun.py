@@ -38,7 +38,7 @@ _IN_SCENARIO = (
     *(field for field in _READING if field != "trace"), "warmup", "drain_timeout_s",
     "find_capacity", "step_s", "resolution", "fail_if", "folder", "html", "json",
 )  # fmt: skip
-FIELDS = ("scenario", *_IN_SCENARIO)
+FIELDS = ("scenario", *_IN_SCENARIO, "log_format")
 EXAMPLES = """\
   ./PerfRun.py --brokers localhost:9092 --input in --output out --create-topics --rate 1000 --duration 5m --warmup 30s
   ./PerfRun.py --input in --output out --profile 'rate 1000 for 1m, ramp 1000->20000 over 5m' --fail-if 'p99 > 1s'

@@ -349,11 +349,18 @@ def folder(text: str) -> Path:
     """A folder, or where one can be made."""
     path = Path(text)
     try:
-        if path.is_dir() or (not path.exists() and path.absolute().parent.is_dir()):
+        if text and (path.is_dir() or (not path.exists() and path.absolute().parent.is_dir())):
             return path
     except OSError:  # a name too long, for example
         pass
     raise ValueError("the name of a folder, or of a new one in a folder that exists")
+
+
+def file_path(text: str) -> Path:
+    """A file's name."""
+    if not text.strip():
+        raise ValueError("the name of a file")
+    return Path(text)
 
 
 def profile(text: str) -> Profile:
@@ -472,7 +479,7 @@ _OPTIONS = (
            "the topic that the streams operator writes its results to"),
     Option("create_topics", "--create-topics", "CREATE_TOPICS", _TOPICS, switch, "no",
            "create both topics where they are missing", switch=True),
-    Option("scenario", "--scenario", "SCENARIO", _TEST, Path, "none",
+    Option("scenario", "--scenario", "SCENARIO", _TEST, file_path, "none",
            "a YAML file with the test's settings (docs/scenario.md); flags and variables come before it"),
     Option("folder", "--folder", "FOLDER", _TEST, folder, "perf-run",
            "where the output and results of all processes, and the report, are written"),

@@ -216,9 +216,18 @@ def _are_roles(text: str, value: Any) -> None:
     assert {name.removesuffix("s"): int(count) for name, count in roles.items()} == value
 
 
+def _is_switch(text: str, value: Any) -> None:
+    assert value is (text.strip().lower() in {"yes", "true", "1"})
+
+
+def _is_profile(text: str, value: Any) -> None:
+    assert text and value == OPTIONS["profile"].parse(str(value))
+    assert value.duration_s > 0 and value.mean_per_s > 0
+
+
 _MEANT: Mapping[str, Callable[[str, Any], None]] = {
-    **dict.fromkeys(("size", "count", "partitions", "replication_factor"), _is_count),
-    **dict.fromkeys(("duration_s", "idle_timeout_s"), _is_time),
+    **dict.fromkeys(("size", "count", "partitions", "replication_factor", "producers"), _is_count),
+    **dict.fromkeys(("duration_s", "idle_timeout_s", "drain_timeout_s", "step_s"), _is_time),
     **dict.fromkeys(("group", "timestamp_header", "brokers", "topic"), _is_sendable),
     "keyname": _is_path,
     "timestamp_field": _is_readable_path,
@@ -228,12 +237,16 @@ _MEANT: Mapping[str, Callable[[str, Any], None]] = {
     "warmup": _is_warmup,
     "trace": _is_trace,
     "config": _is_pair,
-    "result": _is_file,
+    **dict.fromkeys(("result", "html", "json", "hgrm", "hlog"), _is_file),
+    **dict.fromkeys(("create_topics", "find_capacity"), _is_switch),
+    "profile": _is_profile,
+    "resolution": lambda text, value: _is_rate(text.strip().removesuffix("%"), 100 * value),
+    **dict.fromkeys(("scenario", "folder"), lambda text, value: _is_text(str(Path(text)), str(value))),
     "file": lambda text, value: _is_text(text, str(value)) if text == os.path.normpath(text) else None,
     "fail_if": _is_limit,
     "wait_timeout_s": _is_time,
     "expect_ratio": _is_rate,
     "wait_for": _are_roles,
     "metrics_port": _is_port,
-    **dict.fromkeys(("html", "json", "hgrm", "hlog", "termination_message"), _is_file),
+    "termination_message": _is_file,
 }
