@@ -83,7 +83,7 @@ def test_every_variable_gives_what_its_flag_gives(field: str, tmp_path: Path) ->
         "input_topic": "in", "output_topic": "out",
         "wait_for": "producers:4,consumers:2", "wait_timeout_s": "2m", "expect_ratio": "0.5", "runs_topic": "r",
         "results_topic": "s", "metrics_port": "9400", "log_format": "json",
-        "input_topic": "in", "output_topic": "out", "profile": "ramp 5->9 over 3s", "create_topics": "yes",
+        "profile": "ramp 5->9 over 3s", "create_topics": "yes",
         "scenario": "test.yaml", "folder": str(tmp_path / "run"), "producers": "2", "drain_timeout_s": "5s",
         "find_capacity": "yes", "step_s": "9s", "resolution": "3%",
         **{name: str(tmp_path / f"report.{name}") for name in ("html", "json", "hgrm", "hlog")},
