@@ -1,7 +1,8 @@
 """The whole measurement, shown on this machine: `make demo`, or `python -m demo`.
 
-Environment: SIZE, RATE and DELAY_MS; with KAFKA_BROKERS (and its credentials) that Kafka is used instead of an embedded
-broker. All output of the processes goes to the folder demo-output.
+Environment: SIZE, RATE and DELAY_MS; OPERATOR=NAME runs an engine of examples/operators instead of the stand-in; with
+KAFKA_BROKERS (and its credentials) that Kafka is used instead of an embedded broker. All output of the processes goes
+to the folder demo-output.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from kafka.topics import Admin
 from perf.settings import OPTIONS, SettingsError, checked, count_of, merged_environment, rate
 
 from .broker import KAFKA_VERSION, BrokerError, EmbeddedBroker
+from .operators import ENGINES, OperatorError, prepare, start_command
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "demo-output"
@@ -129,12 +131,15 @@ def main() -> int:
         size = checked("SIZE", os.environ.get("SIZE") or "100000", count_of)
         rate_per_s = checked("RATE", os.environ.get("RATE") or "10000", rate)
         delay_ms = checked("DELAY_MS", os.environ.get("DELAY_MS") or "5", _delay)
+        if engine := os.environ.get("OPERATOR"):
+            _say(f"Making ready examples/operators/{engine} (the first time its libraries are downloaded).")
+            prepare(engine)
         with _cluster() as environment, _topics(environment) as (input_topic, output_topic):
             _measure(environment, input_topic, output_topic, size=size, rate_per_s=rate_per_s, delay_ms=delay_ms)
     except KeyboardInterrupt:
         print("\nStopped.", flush=True)
         return 130
-    except (BrokerError, DemoError, Fault, SettingsError) as error:
+    except (BrokerError, DemoError, Fault, OperatorError, SettingsError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
     print(f"\nAll of it is in {_shown(OUTPUT)}: the scripts' whole output (*.txt) and their results (*.json).")
@@ -157,13 +162,10 @@ def _measure(
         return children[-1]
 
     try:
-        _say(f"Starting a stand-in for your streams operator: it holds each message for {delay_ms:g} ms, and copies")
-        _say("the message's Kafka timestamp into it as timestamp_start.", more=True)
-        operator = start(
-            "operator", "-m", "demo.streams_operator",
-            "--input", input_topic, "--output", output_topic, "--delay-ms", f"{delay_ms:g}",
-        )  # fmt: skip
-        operator.wait_for("operator ready")
+        command, ready = _operator(input_topic, output_topic, delay_ms)
+        operator = Child("operator", command, environment)
+        children.append(operator)
+        operator.wait_for(ready)
         _say("Starting the consumer, which measures the output topic.")
         consumer = start(
             "consumer", str(ROOT / "PerfConsumer.py"), "--topic", output_topic, "--count", str(size),
@@ -185,6 +187,18 @@ def _measure(
             child.process.terminate()
         for child in reversed(children):
             child.stop()
+
+
+def _operator(input_topic: str, output_topic: str, delay_ms: float) -> tuple[list[str], str]:
+    """The command of the engine OPERATOR, else of the stand-in, and the text that it prints when it is ready."""
+    if engine := os.environ.get("OPERATOR"):
+        _say(f"Starting an operator on {engine}, which copies the message's Kafka timestamp as timestamp_start.")
+        return start_command(engine, input_topic=input_topic, output_topic=output_topic), ENGINES[engine].ready
+    _say(f"Starting a stand-in for your streams operator: it holds each message for {delay_ms:g} ms, and copies")
+    _say("the message's Kafka timestamp into it as timestamp_start.", more=True)
+    topics = ("--input", input_topic, "--output", output_topic)
+    command = [sys.executable, "-m", "demo.streams_operator", *topics, "--delay-ms", f"{delay_ms:g}"]
+    return command, "operator ready"
 
 
 @contextlib.contextmanager
