@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-SOURCES := *.py kafka perf demo benchmarks tests data
+SOURCES := *.py kafka perf demo benchmarks tests data examples
 
 # IMAGE is what the manifests name. BASE_IMAGE, BUILD_IMAGE and further arguments of `build` may be given.
 IMAGE ?= kafka-performance:0.1
@@ -13,7 +13,7 @@ BUILD = $(or $(ENGINE),$(error no docker, podman or buildah works here)) build \
 	--build-arg VERSION=$(lastword $(subst :, ,$(IMAGE))) --build-arg REVISION=$(shell git rev-parse HEAD) $(IMAGE_BUILD_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-capacity test lint format bench calibrate capacity-proof soak fuzz lock image image-ubi test-container test-kubernetes clean
+.PHONY: help setup demo demo-capacity test test-operators lint format bench bench-engines calibrate capacity-proof soak fuzz lock image image-ubi test-container test-kubernetes clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -27,14 +27,17 @@ $(READY): requirements-dev.lock
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-demo: $(READY) ## the whole measurement on this machine: make demo SIZE=100000 RATE=10000 DELAY_MS=5
+demo: $(READY) ## the whole measurement on this machine: make demo SIZE=100000 RATE=10000 DELAY_MS=5; a real engine: OPERATOR=kafka-streams
 	@$(RUN) -m demo
 
 demo-capacity: $(READY) ## the capacity search on this machine, with a stand-in of known capacity
 	@$(RUN) -m demo capacity
 
-test: $(READY) ## all tests but those of containers; the integration tests start a real broker, or use KAFKA_BROKERS
-	@$(RUN) -m pytest -m "not container and not kubernetes" $(PYTEST_ARGS)
+test: $(READY) ## all tests but those of containers and engines; the integration tests start a real broker, or use KAFKA_BROKERS
+	@$(RUN) -m pytest -m "not container and not kubernetes and not operators" $(PYTEST_ARGS)
+
+test-operators: $(READY) ## 10,000 messages through each example of examples/operators (JDK and Maven needed)
+	@$(RUN) -m pytest tests/operators -m operators $(PYTEST_ARGS)
 
 lint: $(READY) ## ruff, mypy and the Kubernetes manifests
 	@$(RUN) -m ruff check $(SOURCES)
@@ -43,6 +46,7 @@ lint: $(READY) ## ruff, mypy and the Kubernetes manifests
 	@$(RUN) -m mypy tests/unit tests/fuzz
 	@$(RUN) -m mypy tests/integration
 	@$(RUN) -m mypy tests/container
+	@$(RUN) -m mypy tests/operators
 	@$(RUN) tests/container/manifests.py
 
 format: $(READY) ## let ruff format the code
@@ -51,6 +55,9 @@ format: $(READY) ## let ruff format the code
 
 bench: $(READY) ## the benchmarks, side by side with Kafka's own tools and kcat; rewrites docs/benchmarks.md
 	@$(RUN) -m benchmarks
+
+bench-engines: $(READY) ## the figures of docs/operators.md: each example at 1,000 messages a second
+	@$(RUN) -m benchmarks.engines
 
 calibrate: $(READY) ## how often the comparison of runs is wrong, on simulated ones
 	@$(RUN) -m benchmarks.calibrate

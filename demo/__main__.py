@@ -1,7 +1,8 @@
 """The whole measurement, shown on this machine: `make demo`, or `python -m demo`; with `capacity` the capacity search.
 
-Environment: SIZE, RATE and DELAY_MS (SERVICE_TIME_MS for the search); with KAFKA_BROKERS (and its credentials) that
-Kafka is used instead of an embedded broker. All output of the processes goes to the folder demo-output.
+Environment: SIZE, RATE and DELAY_MS (SERVICE_TIME_MS for the search); OPERATOR=NAME runs an engine of
+examples/operators instead of the stand-in; with KAFKA_BROKERS (and its credentials) that Kafka is used instead of an
+embedded broker. All output of the processes goes to the folder demo-output.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from kafka.topics import Admin
 from perf.settings import OPTIONS, SettingsError, checked, count_of, merged_environment, rate
 
 from .broker import KAFKA_VERSION, BrokerError, EmbeddedBroker
+from .operators import ENGINES, OperatorError, prepare, start_command
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "demo-output"
@@ -137,6 +139,9 @@ def main() -> int:
         rate_per_s = checked("RATE", os.environ.get("RATE") or "10000", rate)
         delay_ms = checked("DELAY_MS", os.environ.get("DELAY_MS") or "5", _delay)
         service_time_ms = checked("SERVICE_TIME_MS", os.environ.get("SERVICE_TIME_MS") or "1", _delay)
+        if engine := os.environ.get("OPERATOR"):
+            _say(f"Making ready examples/operators/{engine} (the first time its libraries are downloaded).")
+            prepare(engine)
         with _cluster() as environment, _topics(environment) as topics:
             if sys.argv[1:] == ["capacity"]:
                 _search(environment, topics, service_time_ms=service_time_ms)
@@ -145,7 +150,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nStopped.", flush=True)
         return 130
-    except (BrokerError, DemoError, Fault, SettingsError) as error:
+    except (BrokerError, DemoError, Fault, OperatorError, SettingsError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
     print(f"\nAll of it is in {_shown(OUTPUT)}: the scripts' whole output (*.txt) and their results (*.json).")
@@ -159,9 +164,11 @@ def _measure(
     """A stand-in with a delay, and a run of fixed size."""
     pace = f"{rate_per_s:g} a second" if rate_per_s else "as fast as possible"
     with _children(environment) as start:
-        _say(f"Starting a stand-in for your streams operator: it holds each message for {delay_ms:g} ms, and copies")
-        _say("the message's Kafka timestamp into it as timestamp_start.", more=True)
-        _start_operator(start, topics, "--delay-ms", f"{delay_ms:g}")
+        told = (
+            f"holds each message for {delay_ms:g} ms, and copies",
+            "the message's Kafka timestamp as timestamp_start.",
+        )
+        _start_operator(start, topics, told, "--delay-ms", f"{delay_ms:g}")
         _say(f"Sending {size} messages to the input topic, {pace}, and measuring the output topic.")
         run = start("run", *_run(topics), "--size", str(size), "--rate", f"{rate_per_s:g}", "--keyname", "containerId",
                     shown_lines=_FIRST_LINES_OF_RUN)  # fmt: skip
@@ -172,9 +179,11 @@ def _search(environment: Mapping[str, str], topics: tuple[str, str], *, service_
     """A stand-in of known capacity, and the search for it."""
     with _children(environment) as start:
         known = f"{1_000 / service_time_ms:g}" if service_time_ms else "unlimited"
-        _say(f"Starting a stand-in for your streams operator that needs {service_time_ms:g} ms for each message: its")
-        _say(f"capacity is {known} messages a second, which the search is not told.", more=True)
-        _start_operator(start, topics, "--service-time-ms", f"{service_time_ms:g}")
+        told = (
+            f"needs {service_time_ms:g} ms for each message: its",
+            f"capacity is {known} a second (the search is not told).",
+        )
+        _start_operator(start, topics, told, "--service-time-ms", f"{service_time_ms:g}")
         _say("Searching the highest rate that it sustains: each line is a rate that was held for some seconds.")
         run = start(
             "run", *_run(topics), "--find-capacity", "--rate", _FIRST_PER_S, "--step-duration", _STEP, "--warmup", "1s",
@@ -184,12 +193,29 @@ def _search(environment: Mapping[str, str], topics: tuple[str, str], *, service_
 
 
 def _run(topics: tuple[str, str]) -> Sequence[str]:
-    return str(ROOT / "PerfRun.py"), "--input", topics[0], "--output", topics[1], "--folder", str(OUTPUT)
+    return (
+        sys.executable,
+        str(ROOT / "PerfRun.py"),
+        "--input",
+        topics[0],
+        "--output",
+        topics[1],
+        "--folder",
+        str(OUTPUT),
+    )
 
 
-def _start_operator(start: Callable[..., Child], topics: tuple[str, str], *flags: str) -> None:
-    operator = start("operator", "-m", "demo.streams_operator", "--input", topics[0], "--output", topics[1], *flags)
-    operator.wait_for("operator ready")
+def _start_operator(start: Callable[..., Child], topics: tuple[str, str], told: tuple[str, str], *flags: str) -> None:
+    """The engine that OPERATOR names, else the stand-in with these flags, of which `told` says what it does."""
+    if engine := os.environ.get("OPERATOR"):
+        _say(f"Starting an operator on {engine}, which copies the message's Kafka timestamp as timestamp_start.")
+        command = start_command(engine, input_topic=topics[0], output_topic=topics[1])
+        start("operator", *command).wait_for(ENGINES[engine].ready)
+        return
+    _say(f"Starting a stand-in for your streams operator: it {told[0]}")
+    _say(told[1], more=True)
+    command = [sys.executable, "-m", "demo.streams_operator", "--input", topics[0], "--output", topics[1], *flags]
+    start("operator", *command).wait_for("operator ready")
 
 
 @contextlib.contextmanager
@@ -198,7 +224,7 @@ def _children(environment: Mapping[str, str]) -> Iterator[Callable[..., Child]]:
     children: list[Child] = []
 
     def start(name: str, *command: str, **how: int) -> Child:
-        children.append(Child(name, [sys.executable, *command], environment, **how))
+        children.append(Child(name, list(command), environment, **how))
         return children[-1]
 
     try:
