@@ -7,6 +7,7 @@ for the user; any other is a defect of this tool and says so, without a bare tra
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import enum
 import errno
 import io
@@ -37,6 +38,7 @@ _MOST_SENTENCES = 20
 _LEVELS = {logging.WARNING: "warning", logging.ERROR: "error", logging.CRITICAL: "error"}
 
 FLUSH_GRACE_S = 20.0
+_M_ARENA_MAX = -8  # malloc.h
 SIGNALLED = 128  # and the signal's number: an exit code
 
 
@@ -166,6 +168,7 @@ def run(main: Callable[[], int]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_interrupted)
     _make_streams_usable()
+    _use_one_heap()
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     if settings.early("log_format", sys.argv[1:]) == "json":
         logging.getLogger().handlers[0].setFormatter(JsonLines(Path(sys.argv[0]).name))
@@ -334,6 +337,12 @@ def _make_streams_usable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _use_one_heap() -> None:
+    """glibc's heaps of each thread keep what a backlog once took, and grow with each one (docs/soak.md)."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library has none
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _write_stdout(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -389,3 +390,36 @@ def test_a_termination_message_that_cannot_be_written_is_only_a_warning(tmp_path
     done = run_python("process.run(lambda: 0)", TERMINATION_MESSAGE_PATH=str(tmp_path))
     assert done.returncode == 0
     assert f"warning: the termination message cannot be written to {tmp_path}: Is a directory" in done.stderr
+
+
+HEAPS = """
+import ctypes, threading
+from perf import process
+
+def main():
+    kept, done = [], threading.Barrier(5)
+    def work():
+        kept.append(ctypes.CDLL(None).malloc(100_000))
+        done.wait()
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    done.wait()
+    libc = ctypes.CDLL(None)
+    libc.fdopen.restype = ctypes.c_void_p
+    libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(1, b"w")))
+    libc.fflush(None)
+    return 0
+
+RUN
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has a heap for each thread")
+@pytest.mark.parametrize(("run", "several"), [("process.run(main)", False), ("main()", True)])
+def test_all_threads_share_one_heap(run: str, several: bool) -> None:
+    """So that what a backlog once took is used again, by whatever thread; without that threads have heaps of their own."""
+    done = subprocess.run(
+        [sys.executable, "-c", HEAPS.replace("RUN", run)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout.count("<heap nr=") > 1) is several
