@@ -418,7 +418,7 @@ RUN
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has a heap for each thread")
 @pytest.mark.parametrize(("run", "several"), [("process.run(main)", False), ("main()", True)])
 def test_all_threads_share_one_heap(run: str, several: bool) -> None:
-    """So that what a backlog once took is used again, by whatever thread; without that threads have heaps of their own."""
+    """What a backlog once took is used again, by whatever thread; else threads have heaps of their own."""
     done = subprocess.run(
         [sys.executable, "-c", HEAPS.replace("RUN", run)], cwd=ROOT, capture_output=True, text=True, check=True
     )
