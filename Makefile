@@ -30,7 +30,7 @@ $(READY): requirements-dev.lock
 demo: $(READY) ## the whole measurement on this machine: make demo SIZE=100000 RATE=10000 DELAY_MS=5; a real engine: OPERATOR=kafka-streams
 	@$(RUN) -m demo
 
-demo-capacity: $(READY) ## the capacity search on this machine, with a stand-in of known capacity
+demo-capacity: $(READY) ## the capacity search on this machine (under 3 minutes), with a stand-in of known capacity
 	@$(RUN) -m demo capacity
 
 test: $(READY) ## all tests but those of containers and engines; the integration tests start a real broker, or use KAFKA_BROKERS

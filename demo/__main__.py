@@ -134,6 +134,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's background job ignores SIGINT otherwise
         signal.signal(number, _as_interrupt)
     OUTPUT.mkdir(exist_ok=True)
+    for path in filter(Path.is_file, OUTPUT.iterdir()):  # of another demo
+        path.unlink()
     try:
         size = checked("SIZE", os.environ.get("SIZE") or "100000", count_of)
         rate_per_s = checked("RATE", os.environ.get("RATE") or "10000", rate)

@@ -76,11 +76,15 @@ class PartitionOffsets(NamedTuple):
 class Owner(Protocol):
     """Who keeps the state of a group member's partitions, and so knows better than the group where to go on."""
 
-    def take(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """These are this consumer's from now on; returns the offsets to begin at, of those that have one."""
+    def take(self, starts: Mapping[int, int]) -> Mapping[int, int]:
+        """These are this consumer's from now on; partition → where a first owner begins. Returns where to begin."""
 
     def give_up(self, partitions: Sequence[int], *, lost: bool) -> None:
         """They are not any more. `lost`: somebody else may have them already."""
+
+
+def _numbers(partitions: Sequence[TopicPartition]) -> list[int]:
+    return [entry.partition for entry in partitions]
 
 
 class Consumer:
@@ -253,12 +257,15 @@ class Consumer:
             errors = [entry.error for entry in committed if entry.error is not None]
             if errors:  # its offset is unknown, which is not the same as none
                 raise KafkaException(errors[0])
-            owned = self._owner.take([entry.partition for entry in partitions]) if self._owner else {}
-            for entry in committed:
-                entry.offset = owned.get(entry.partition, entry.offset)
-            for entry in committed if self._owner is None else ():  # what was returned is not returned again
-                entry.offset = max(entry.offset, self._next_offsets.get(entry.partition, entry.offset))
             known = {entry.partition: entry for entry in self._starts}
+            if self._owner is not None:
+                begins = {number: known[number].offset if number in known else 0 for number in _numbers(partitions)}
+                owned = self._owner.take(begins)
+            for entry in committed:
+                if self._owner is not None:
+                    entry.offset = owned[entry.partition]
+                else:  # what was returned is not returned again
+                    entry.offset = max(entry.offset, self._next_offsets.get(entry.partition, entry.offset))
             fresh = [
                 known.get(entry.partition) or TopicPartition(entry.topic, entry.partition, OFFSET_BEGINNING)
                 for entry in committed

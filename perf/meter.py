@@ -225,10 +225,9 @@ class Shares:
         """Whether all that was read is on its way to Kafka."""
         return all(self._numbered.get(number) == offset for number, offset in self._next_offsets.items())
 
-    def take(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """See kafka.consumer.Owner: goes on from the partitions' checkpoints."""
-        starts: dict[int, int] = {}
-        for number in partitions:
+    def take(self, starts: Mapping[int, int]) -> Mapping[int, int]:
+        """See kafka.consumer.Owner: goes on from the partitions' checkpoints; a first owner leaves one at its start."""
+        for number, start in starts.items():
             saved = self._member.journal.saved(number, checkpoint_prefix(self._member.run.run, number))
             known = checkpoints(saved).get(number)
             meter = Meter(
@@ -236,15 +235,13 @@ class Shares:
                 self._now_ms,
             )  # fmt: skip
             before = Statistics(latency=self._options.latency)
+            self._next_offsets[number] = start
             if known is not None:
-                before = result.statistics_of(known.result)
-                starts[number] = self._next_offsets[number] = known.next_offset
+                before, self._next_offsets[number] = result.statistics_of(known.result), known.next_offset
                 meter.warm_from_ms, meter.read_before = known.warm_from_ms, before.read
-            else:
-                self._next_offsets.pop(number, None)
             self._held[number] = _Share(meter, before, known.epoch + 1 if known else 0)
             self._save(number, wait=True)  # from now on an earlier owner that lives on is too late
-        return starts
+        return {number: self._next_offsets[number] for number in starts}
 
     def give_up(self, partitions: Sequence[int], *, lost: bool) -> None:
         """See kafka.consumer.Owner: saves them for the next owner, unless it is there already."""
@@ -293,8 +290,6 @@ class Shares:
             self._save(number, wait=wait)
 
     def _save(self, number: int, *, wait: bool) -> None:
-        if number not in self._next_offsets:  # nothing was read of it yet
-            return
         share, member = self._held[number], self._member
         whole = Statistics(latency=self._options.latency)
         whole.merge(share.before)

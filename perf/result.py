@@ -30,6 +30,10 @@ class ResultError(Exception):
     exit_code = 1
 
 
+class _Kind(msgspec.Struct):
+    kind: str
+
+
 class _Versioned(msgspec.Struct):
     version: int
 
@@ -135,6 +139,14 @@ def read(path: Path) -> Result:
     """Read a result file. Raises ResultError."""
     found: Result = read_as(path, ConsumerResult | ProducerResult)
     return found
+
+
+def kind_of(path: Path) -> str:
+    """The `kind` that a file says it is of; "" where it says none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Kind).kind
+    except (OSError, msgspec.MsgspecError, RecursionError):
+        return ""
 
 
 def read_as(path: Path, kinds: Any) -> Any:

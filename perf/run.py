@@ -50,14 +50,31 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="r
 def read(path: Path) -> list[Result]:
     """The results in a file: one, those of a report, or those of all files *.json of a folder. Raises ResultError."""
     if path.is_dir():
-        found = [one for file in sorted(path.glob("*.json")) for one in read(file)]
-        if not found:
-            raise ResultError(f"there is no result (*.json) in the folder {path}")
-        return found
+        return _of_folder(path)
     kept = result.read_as(path, Report | ConsumerResult | ProducerResult)
     if isinstance(kept, Report):
-        return [one for one in (kept.producer, kept.consumer) if one is not None]
+        return _results_in(kept)
     return [kept]
+
+
+def _of_folder(path: Path) -> list[Result]:
+    """A report has its processes' results in it, which are not to be counted twice where they lie beside it."""
+    kept = [result.read_as(file, Report | ConsumerResult | ProducerResult) for file in _result_files(path)]
+    reports = [one for one in kept if isinstance(one, Report)]
+    if len(reports) > 1:
+        raise ResultError(f"the folder {path} has several reports: give the one that is meant")
+    if not kept:
+        raise ResultError(f"there is no result (*.json) in the folder {path}")
+    return _results_in(reports[0]) if reports else kept
+
+
+def _result_files(path: Path) -> list[Path]:
+    """The files *.json of a folder, without those of another kind that this tool writes."""
+    return [file for file in sorted(path.glob("*.json")) if result.kind_of(file) not in ("capacity", "comparison")]
+
+
+def _results_in(report: Report) -> list[Result]:
+    return [one for one in (report.producer, report.consumer) if one is not None]
 
 
 def report_of(

@@ -423,7 +423,7 @@ _OPTIONS = (
     Option("results_topic", "--results-topic", "RESULTS_TOPIC", _RUN, topic_name, "performance-test-results",
            "where the checkpoints and results of a run are"),
     Option("start", "--from", "FROM", _READING, start_of, "earliest",
-           "earliest, latest, or a time such as 2026-11-23T08:00:00Z"),
+           "earliest, latest (which it is with RUN_ID), or a time such as 2026-11-23T08:00:00Z"),
     Option("group", "--group", "GROUP_ID", _READING, name_of, "none: all partitions",
            "consumer group in which several consumers share the partitions"),
     Option("timestamp_field", "--timestamp-field", "TIMESTAMP_FIELD", _READING, field_path, "timestamp_start",
@@ -585,6 +585,8 @@ def load(
         values["file"] = next((path for path in DEFAULT_DATA_FILES if path.exists()), DEFAULT_DATA_FILES[-1])
     if values.get("profile") is not None:
         _follow_profile(values)
+    if values.get("run_id") and "start" in fields:
+        values.setdefault("start", "latest")  # what is in the topic already is of no run, or of another one
     if "size" in fields and "size" not in values and "duration_s" not in values:
         values["size"] = 10
     return Settings(**values)

@@ -125,8 +125,12 @@ def test_a_killed_consumer_costs_nothing(run: Run) -> None:
 
 @pytest.mark.slow
 def test_a_frozen_consumer_costs_nothing(run: Run) -> None:
-    """Expelled from the group and back again, alone, it goes on from its last state: nothing is missing or twice."""
+    """Expelled from the group and back again, alone, it goes on from its last state: nothing is missing or twice.
+
+    Nor is there anything of what was in the topic before the run.
+    """
     alone = {"WAIT_FOR": "producers:1,consumers:1"}
+    run.cluster.produce(run.output, [b'{"timestamp_start":1795000000000}'] * 50)
     consumer = run.consumer(0, **alone)
     producer = run.producer(0, **alone)
     assert consumer.stdout is not None

@@ -87,6 +87,20 @@ def test_a_report_can_be_read_as_results(tmp_path: Path) -> None:
         read(empty)
 
 
+def test_a_folder_with_its_report_counts_nothing_twice(tmp_path: Path) -> None:
+    """As PerfRun.py leaves it: results, the report of them, and files of other kinds; two reports are refused."""
+    parts: list[Result] = [producer(10), consumer(GOOD)]
+    for number, part in enumerate(parts):
+        result.write(tmp_path / f"{number}.json", part)
+    alone = read(tmp_path)
+    write_json(tmp_path / "report.json", report_of(parts, sources=["x"]))
+    (tmp_path / "capacity.json").write_text('{"kind":"capacity","version":1}')
+    assert sorted(map(repr, read(tmp_path))) == sorted(map(repr, alone))
+    write_json(tmp_path / "other.json", report_of(parts, sources=["y"]))
+    with pytest.raises(ResultError, match="several reports"):
+        read(tmp_path)
+
+
 def test_versions_of_merged_results_are_kept_apart() -> None:
     """Where pods have different versions, all of them are named; an old result without any can be read."""
     several = [consumer(GOOD, versions={"tool": "1", "python": which}) for which in ("3.12.1", "3.11.7", "3.12.1")]
