@@ -32,13 +32,13 @@ _SENDING = ("file", "keyname", "stamp", "trace")
 _READING = (
     "isolation", "timestamp_field", "timestamp_header", "timestamp_unit", "latency", "clock_topic", "trace", "windows",
 )  # fmt: skip
-_IN_SCENARIO = (
+IN_SCENARIO = (
     *_CONNECTION, "input_topic", "output_topic", "create_topics", *_CREATING,
     "file", "keyname", "size", "duration_s", "rate_per_s", "profile", "stamp", "producers", "trace", "expect_ratio",
     *(field for field in _READING if field != "trace"), "warmup", "drain_timeout_s",
     "find_capacity", "step_s", "resolution", "fail_if", "folder", "html", "json",
 )  # fmt: skip
-FIELDS = ("scenario", *_IN_SCENARIO, "log_format")
+FIELDS = ("scenario", *IN_SCENARIO, "log_format")
 EXAMPLES = """\
   ./PerfRun.py --brokers localhost:9092 --input in --output out --create-topics --rate 1000 --duration 5m --warmup 30s
   ./PerfRun.py --input in --output out --profile 'rate 1000 for 1m, ramp 1000->20000 over 5m' --fail-if 'p99 > 1s'
@@ -89,7 +89,7 @@ def _options() -> tuple[Settings, Mapping[str, Any]]:
     if path:
         from perf import scenario
 
-        found = scenario.read(Path(path), _IN_SCENARIO)
+        found = scenario.read(Path(path), IN_SCENARIO)
         texts, defaults = {**found.texts}, found.values
     for field in FIELDS:
         given = getattr(arguments, field) or merged.get(settings.OPTIONS[field].variable)

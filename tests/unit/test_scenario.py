@@ -10,7 +10,7 @@ import PerfRun
 from perf import scenario
 from perf.settings import OPTIONS, SettingsError
 
-FIELDS = PerfRun.FIELDS[1:]
+FIELDS = PerfRun.IN_SCENARIO
 
 
 def written(tmp_path: Path, text: str) -> Path:
