@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,7 @@ def main() -> int:
     """The stages in order; returns the exit code."""
     options = settings.from_command_line(__file__, FIELDS, __doc__, EXAMPLES, VARIABLES)
     from kafka.consumer import Consumer
+    from kafka.runs import RunTopics
     from kafka.topics import Admin, TopicWatch
     from kafka.versions import versions
     from perf.live import Live
@@ -62,13 +63,14 @@ def main() -> int:
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
     admin = Admin(config)
     topic = admin.describe(options.topic)
-    member = _join(options, config)
-    clock = _clock_offsets(admin, config, options.clock_topic, process.WallClock())  # before reading: it takes its time
+    member = process.join("consumer", options, partial(RunTopics, config))
+    now_ms = process.WallClock().now_ms
+    clock = _clock_offsets(admin, config, options.clock_topic, now_ms)  # before reading: it takes its time
     if member is None:
         statistics = Statistics(Windows(options.windows), latency=options.latency)
-        meter: Meter | Shares = Meter(reader_for(options), statistics, options, process.WallClock().now_ms)
+        meter: Meter | Shares = Meter(reader_for(options), statistics, options, now_ms)
     else:
-        meter = Shares(options, member, process.WallClock().now_ms)
+        meter = Shares(options, member, now_ms)
     consumer = Consumer(
         config,
         options.topic,
@@ -117,36 +119,24 @@ def main() -> int:
     return code
 
 
-def _join(options: Settings, config: ClientConfig) -> Membership | None:
-    """This process's part in the run of RUN_ID; None without one."""
-    if not options.run_id:
-        return None
-    from kafka.runs import RunTopics
-    from perf.coordination import Membership
-
-    journal = RunTopics(config, announcements=options.runs_topic, results=options.results_topic)
-    identity, clock = process.identity(options.environment), process.WallClock()
-    return Membership.joined(journal, options.run_id, "consumer", identity, clock.now_ms)
-
-
-def _clock_offsets(admin: Admin, config: ClientConfig, topic: str, clock: process.WallClock) -> list[ClockOffset]:
+def _clock_offsets(admin: Admin, config: ClientConfig, topic: str, now_ms: Callable[[], float]) -> list[ClockOffset]:
     """The brokers' clock offsets; none where the clock topic is missing or cannot be used."""
     from kafka.clock import probe
     from kafka.errors import TopicError, TopicMissingError
-    from perf.clock import Probe, offset_from
+    from perf.clock import offsets_from
 
     try:
         described = admin.describe(topic, with_configuration=True)
         if described.timestamp_type == "CreateTime":
             raise TopicError(f"the clock topic {topic} is not LogAppendTime, so its stamps are not the broker's")
-        found = probe(config, topic, described.leaders, clock.now_ms)
+        found = probe(config, topic, described.leaders, now_ms)
     except TopicMissingError:
         process.log.info("the clock error is n/a: PerfTopics.py clock makes the topic %s that it needs", topic)
         return []
     except TopicError as error:
         process.log.warning("the clock error is n/a: %s", error)
         return []
-    return [offset_from(broker, [Probe(*times) for times in probes]) for broker, probes in sorted(found.items())]
+    return offsets_from(found)
 
 
 def _check_combinations(options: Settings) -> None:
@@ -232,7 +222,6 @@ class _RunOfMany:
             self._member.say("ready")
         except Fault as fault:  # tried again at the next look
             process.log.warning("%s", fault)
-            self._member.state = "started"
 
     def _drained(self, idle_s: float) -> bool:
         run, options = self._member.run, self._options

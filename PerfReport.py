@@ -87,8 +87,10 @@ def _report_from_kafka(name: str, options: Settings) -> Report:
     found.take(topics.announcements())
     if found.first_ms is None:
         raise coordination.RunError(f"no process announced itself for the run {name} in {options.runs_topic}")
-    states = coordination.checkpoints(topics.all_saved(coordination.checkpoint_prefix(name)))
-    sent = coordination.results(topics.all_saved(coordination.result_prefix(name, coordination.PRODUCER)))
+    kinds = coordination.checkpoint_prefix(name), coordination.result_prefix(name, coordination.PRODUCER)
+    saved = topics.saved(kinds)
+    of_states, of_results = ({key: saved[key] for key in saved if key.startswith(kind)} for kind in kinds)
+    states, sent = coordination.checkpoints(of_states), coordination.results(of_results)
     notes, ended = found.oddities(set(sent), states.values(), options.wait_for)
     if not states:
         ended["no consumer saved anything"] = process.ExitCode.NO_MEASUREMENT
@@ -119,7 +121,7 @@ def compare_sides(words: Sequence[str]) -> int:
     output = process.Output(process.Stop())
     output.lines(comparison_lines(comparison))
     if options.json is not None:
-        run.write_json(options.json, comparison)
+        result.write(options.json, comparison)
     if options.html is not None:
         from perf.report import html_compare
 
@@ -139,10 +141,10 @@ def _sides(words: Sequence[str]) -> tuple[list[Path], list[Path]]:
 
 def _write(report: Report, options: Settings) -> None:
     """The files that are asked for."""
-    from perf import result, run
+    from perf import result
 
     if options.json is not None:
-        run.write_json(options.json, report)
+        result.write(options.json, report)
     if options.html is not None:
         from perf.report import html
 

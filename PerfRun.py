@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from perf.children import Child, Children
     from perf.limits import Limit
     from perf.run import Report
-    from perf.schedule import PiecewiseSchedule, Schedule
+    from perf.schedule import PiecewiseSchedule, Profile, Schedule
     from perf.settings import Settings
 
 _CONNECTION = ("brokers", "config")
@@ -56,7 +56,7 @@ _WARMUP_SHARE = 5  # of a step of the search
 def main() -> int:
     """The stages in order; returns the exit code."""
     options, texts = _options()
-    from perf.run import write_json
+    from perf import result
 
     options.folder.mkdir(exist_ok=True)
     stop = process.Stop().listen()
@@ -67,14 +67,14 @@ def main() -> int:
         from perf.report.text import capacity_lines
 
         found, outcome = search(test)
-        write_json(options.json or options.folder / "capacity.json", found)
+        result.write(options.json or options.folder / "capacity.json", found)
         _finish(test, capacity_lines(found), html_capacity.page(found), "capacity.html")
     else:
         from perf.report import html
         from perf.report.text import report_lines
 
         report, outcome = test.measure(options, options.folder, limits=options.fail_if)
-        write_json(options.json or options.folder / "report.json", report)
+        result.write(options.json or options.folder / "report.json", report)
         _finish(test, [*report_lines(report), "", report.verdict], html.page(report), "report.html")
     return process.exit_code(stop, outcome, written=not test.output.lost)
 
@@ -127,8 +127,7 @@ class Test:
         self.output = process.Output(stop)
         self._texts = texts
         own = {option.variable for option in settings.OPTIONS.values()}
-        merged = settings.merged_environment(os.environ, Path(".env"))
-        self._environment = {name: value for name, value in merged.items() if name not in own}
+        self._environment = {name: value for name, value in options.environment.items() if name not in own}
         self._environment |= {settings.COMPLETE: "1", "PYTHONUNBUFFERED": "1"}
 
     def check_topics(self) -> None:
@@ -250,9 +249,9 @@ class Test:
         yield from (_path("ProducerPerformance.py"), "--topic", str(options.input_topic))
         yield from self._flags(*_CONNECTION, *_SENDING)
         if options.profile is not None:
-            yield from ("--profile", str(options.profile.scaled(Fraction(1, options.producers))))
+            yield from ("--profile", _profile_of_each(options.profile, options))
         else:
-            yield from ("--rate", f"{options.rate_per_s / options.producers:.12g}")
+            yield from ("--rate", _rate_of_each(options))
             if options.duration_s is not None:
                 yield from ("--duration", f"{options.duration_s:.9g}s")
         if options.size is not None:
@@ -347,11 +346,9 @@ def _expected_results(options: Settings) -> int | None:
 
     messages = _size_of_each(options) if options.size is not None else None
     if options.rate_per_s and options.duration_s:
-        schedule: Schedule | PiecewiseSchedule = Schedule.at_rate(
-            float(f"{options.rate_per_s / options.producers:.12g}")
-        )
+        schedule: Schedule | PiecewiseSchedule = Schedule.at_rate(float(_rate_of_each(options)))
         if options.profile is not None:
-            schedule = settings.profile(str(options.profile.scaled(Fraction(1, options.producers)))).schedule()
+            schedule = settings.profile(_profile_of_each(options.profile, options)).schedule()
         due = schedule.due_count(int(options.duration_s * 1_000_000_000) - 1)
         messages = due if messages is None else min(messages, due)
     elif options.duration_s:
@@ -361,6 +358,14 @@ def _expected_results(options: Settings) -> int | None:
 
 def _size_of_each(options: Settings) -> int:
     return max(1, -(-(options.size or 0) // options.producers))
+
+
+def _rate_of_each(options: Settings) -> str:
+    return f"{options.rate_per_s / options.producers:.12g}"
+
+
+def _profile_of_each(profile: Profile, options: Settings) -> str:
+    return str(profile.scaled(Fraction(1, options.producers)))
 
 
 def _failed(codes: Mapping[str, int], folder: Path) -> Exception:

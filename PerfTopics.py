@@ -252,7 +252,7 @@ class Job:
     def _check_clock(self, topic: str) -> None:
         from kafka.clock import probe
         from kafka.errors import TopicError, TopicMissingError
-        from perf.clock import Probe, offset_from
+        from perf.clock import offsets_from
 
         try:
             leaders = self.admin.describe(topic).leaders
@@ -263,9 +263,8 @@ class Job:
         except TopicError as error:
             self._caution(f"the clock error will be n/a: {error}")
             return
-        for broker, times in sorted(found.items()):
-            offset = offset_from(broker, [Probe(*each) for each in times])
-            self._good(f"clock of broker {broker}: {offset.offset_ms:+.1f} ms ± {offset.bound_ms:.1f} ms")
+        for offset in offsets_from(found):
+            self._good(f"clock of broker {offset.broker}: {offset.offset_ms:+.1f} ms ± {offset.bound_ms:.1f} ms")
 
     def _identity(self) -> str:
         properties = self.config.properties

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from kafka.config import VARIABLES, client_config
 from perf import process, settings
 
 if TYPE_CHECKING:
-    from kafka.config import ClientConfig
     from kafka.producer import KeyValue, Outgoing, Producer
     from perf.coordination import Membership
     from perf.live import Snapshot
@@ -55,6 +55,7 @@ def main() -> int:
     if options.stamp == "intended" and not options.rate_per_s:
         raise settings.SettingsError("--stamp intended needs --rate: without a schedule no time is intended")
     from kafka.producer import Producer
+    from kafka.runs import RunTopics
     from kafka.topics import Admin, TopicWatch
     from kafka.versions import versions
     from perf.dataset import DataSet
@@ -69,7 +70,7 @@ def main() -> int:
     topic = admin.describe(options.topic, with_configuration=True)
     _check_stamps(topic.timestamp_type, options)
     producer = Producer(config, options.topic, acknowledge_each=options.rate_per_s > 0, properties=topic.largest_batch)
-    member = _join(options, config)
+    member = process.join("producer", options, partial(RunTopics, config))
     process.log.info("sending to topic %s from %s (%d messages a lap)", options.topic, options.file, data.length)
     progress = Progress(options.size, wanted=options.log_format == "text")
     sending = Sending(
@@ -107,18 +108,6 @@ def main() -> int:
     if member is None:
         return code
     return process.also(code, lambda: member.say("done", producer.acknowledged, exit_code=code))
-
-
-def _join(options: Settings, config: ClientConfig) -> Membership | None:
-    """This process's part in the run of RUN_ID; None without one."""
-    if not options.run_id:
-        return None
-    from kafka.runs import RunTopics
-    from perf.coordination import Membership
-
-    journal = RunTopics(config, announcements=options.runs_topic, results=options.results_topic)
-    identity, clock = process.identity(options.environment), process.WallClock()
-    return Membership.joined(journal, options.run_id, "producer", identity, clock.now_ms)
 
 
 def _await_others(member: Membership, options: Settings, stop: process.Stop) -> None:
@@ -215,10 +204,10 @@ class Sending:
         """Where this producer stands, for whoever looks on."""
         from perf.live import Snapshot
 
-        timed, waiting = self._options.rate_per_s > 0, self.producer.waiting
+        timed, unanswered = self._options.rate_per_s > 0, self.producer.unanswered
         tallies = {"lateness_us": self.lateness_us.tally(), "ack_us": self.ack_us.tally()} if timed else {}
         acknowledged = self.producer.acknowledged_so_far
-        gauges = {"in_flight": waiting, "target_rate_per_s": self._options.rate_per_s or None}
+        gauges = {"in_flight": unanswered, "target_rate_per_s": self._options.rate_per_s or None}
         return Snapshot({**self.counters(), "acknowledged": acknowledged}, tallies, gauges)
 
     def _looked_at(self, stop: process.Stop) -> bool:

@@ -8,7 +8,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -123,21 +123,40 @@ def require(found: int, expected: int) -> None:
 def _memory_of(pid: int, output: Path) -> Iterator[list[tuple[int, float]]]:
     """A list that fills while the process runs, for Run.memory."""
     samples: list[tuple[int, float]] = []
-    process, done = psutil.Process(pid), threading.Event()
+    process = psutil.Process(pid)
 
     def sample() -> None:
-        while not done.wait(_SAMPLE_EVERY_S):
-            with contextlib.suppress(psutil.Error), output.open("rb") as file:
-                file.seek(max(0, output.stat().st_size - 4096))
-                read = _TOTAL_LINE.findall(file.read())
-                megabytes = process.memory_info().rss / 1e6
-                if megabytes:  # 0: it has just ended
-                    samples.append((int(read[-1]) if read else 0, megabytes))
+        with output.open("rb") as file:
+            file.seek(max(0, output.stat().st_size - 4096))
+            read = _TOTAL_LINE.findall(file.read())
+        if megabytes := megabytes_of(process):
+            samples.append((int(read[-1]) if read else 0, megabytes))
 
-    thread = threading.Thread(target=sample)
+    with sampled(_SAMPLE_EVERY_S, sample):
+        yield samples
+
+
+@contextlib.contextmanager
+def sampled(every_s: float, sample: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile, and in a thread of its own, `sample` is called again and again."""
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.wait(every_s):
+            sample()
+
+    thread = threading.Thread(target=work)
     thread.start()
     try:
-        yield samples
+        yield
     finally:
         done.set()
         thread.join()
+
+
+def megabytes_of(process: psutil.Process) -> float:
+    """A process's resident memory; 0 when it has ended."""
+    try:
+        return process.memory_info().rss / 1e6
+    except psutil.Error:
+        return 0

@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +36,7 @@ from perf.settings import SettingsError, checked, rate, seconds
 from perf.stats import ConsumerSummary, ProducerSummary
 
 from .__main__ import machine
-from .laboratory import ROOT, BenchmarkError, Laboratory
+from .laboratory import ROOT, BenchmarkError, Laboratory, megabytes_of, sampled
 from .report import Bar, Section, Table, save
 
 DOCUMENT = ROOT / "docs" / "soak.md"
@@ -222,23 +221,15 @@ def _kill_again_and_again(
 def _watched(processes: Mapping[str, subprocess.Popen[bytes]], started_s: float) -> Iterator[Mapping[str, Memory]]:
     """The memory of the processes, which fills meanwhile."""
     memory = {name: Memory([]) for name in processes}
-    done = threading.Event()
+    watched = {name: psutil.Process(process.pid) for name, process in processes.items()}
 
-    def watch() -> None:
-        while not done.wait(1):
-            for name, process in processes.items():
-                with contextlib.suppress(psutil.Error):
-                    megabytes = psutil.Process(process.pid).memory_info().rss / 1e6
-                    if megabytes:  # 0: it has just ended
-                        memory[name].samples.append((time.monotonic() - started_s, megabytes))
+    def sample() -> None:
+        for name, process in watched.items():
+            if megabytes := megabytes_of(process):
+                memory[name].samples.append((time.monotonic() - started_s, megabytes))
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with sampled(1, sample):
         yield memory
-    finally:
-        done.set()
-        thread.join()
 
 
 def _truth(brokers: str, topic: str) -> Truth:

@@ -251,8 +251,11 @@ def _refuse_variables_of_others(environment: Mapping[str, str], name: str, used:
 def _tls(environment: Mapping[str, str]) -> dict[str, str]:
     """CA certificates, client certificate and key."""
     properties: dict[str, str] = {}
+    given = set[str]()
     for variable, (stem, label) in _PEM_PROPERTIES.items():
         value = _secret(environment, variable)
+        if value:
+            given.add(variable)
         if variable == _MAY_BE_ABSENT and value and not _is_pem_text(value) and not Path(value).exists():
             log.warning("PEM_CERT: there is no file %s, so the system's CA certificates are used for TLS", value)
         elif value:
@@ -260,8 +263,8 @@ def _tls(environment: Mapping[str, str]) -> dict[str, str]:
     password = _secret(environment, "KAFKA_CLIENT_KEY_PASSWORD")
     if password:
         properties["ssl.key.password"] = password
-    given = [name for name in ("KAFKA_CLIENT_CERT", "KAFKA_CLIENT_KEY") if _secret(environment, name)]
-    if len(given) == 1 or (password and not given):
+    pair = given & {"KAFKA_CLIENT_CERT", "KAFKA_CLIENT_KEY"}
+    if len(pair) == 1 or (password and not pair):
         raise ConfigError("mutual TLS needs both KAFKA_CLIENT_CERT and KAFKA_CLIENT_KEY")
     return properties
 

@@ -261,10 +261,10 @@ class Consumer:
             if self._owner is not None:
                 begins = {number: known[number].offset if number in known else 0 for number in _numbers(partitions)}
                 owned = self._owner.take(begins)
-            for entry in committed:
-                if self._owner is not None:
+                for entry in committed:
                     entry.offset = owned[entry.partition]
-                else:  # what was returned is not returned again
+            else:
+                for entry in committed:  # what was returned is not returned again
                     entry.offset = max(entry.offset, self._next_offsets.get(entry.partition, entry.offset))
             fresh = [
                 known.get(entry.partition) or TopicPartition(entry.topic, entry.partition, OFFSET_BEGINNING)

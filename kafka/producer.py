@@ -114,14 +114,17 @@ class Producer:
         return self._acknowledged if self._each else self.queued - self.failed.total() - self.unknown
 
     @property
-    def waiting(self) -> int:
+    def unanswered(self) -> int:
         """Messages that have no answer yet."""
-        return self._unanswered()
+        known = self.failed.total() + self._timed_out
+        if self._each:
+            return self.queued - self._acknowledged - known
+        return min(len(self._client), self.queued - known)  # the length may count other events, too
 
     @property
     def acknowledged_so_far(self) -> int:
         """As `acknowledged`, but never too many, and never falling, while messages wait for their answer."""
-        known = self._acknowledged if self._each else self.acknowledged - self._unanswered()
+        known = self._acknowledged if self._each else self.acknowledged - self.unanswered
         self._seen_acknowledged = max(self._seen_acknowledged, known)
         return self._seen_acknowledged
 
@@ -204,12 +207,11 @@ class Producer:
             if deadline_s is not None and time.monotonic() > deadline_s:
                 break
             self._flush_slice()
-        unanswered = self._unanswered()
-        if unanswered:
+        if unanswered := self.unanswered:
             log.warning("no answer for %d messages: they may or may not be in the topic %s", unanswered, self._topic)
             self._client.purge()
             self._flush_slice()  # the purged ones call back
-            self._left = self._unanswered()
+            self._left = self.unanswered
 
     def _flush_slice(self) -> None:
         known = self.fault
@@ -220,12 +222,6 @@ class Producer:
         self.fault = self.fault or self._errors.fault("producer")
         if self.fault is not known:
             log.error("%s", self.fault)
-
-    def _unanswered(self) -> int:
-        known = self.failed.total() + self._timed_out
-        if self._each:
-            return self.queued - self._acknowledged - known
-        return min(len(self._client), self.queued - known)  # the length may count other events, too
 
     def _produce(self, message: Outgoing) -> None:
         self._client.produce(

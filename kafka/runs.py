@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message, TopicPartition
@@ -63,18 +63,16 @@ class RunTopics:
         pairs = [(key.encode(), value) for key, value in records.items()]
         self._write(self._results, pairs, shard % self._shards, wait=wait, written=saved)
 
-    def saved(self, shard: int, prefix: str) -> dict[str, bytes]:
-        """The latest record of each key that begins so, as of now."""
-        reader = self._reader(TopicPartition(self._results, shard % self._shards, OFFSET_BEGINNING))
-        try:
-            found = {(message.key() or b"").decode(): message.value() for message in self._to_the_end(reader)}
-        finally:
-            reader.close()
+    def saved(self, prefix: str | tuple[str, ...], shards: Iterable[int] | None = None) -> dict[str, bytes]:
+        """The latest record of each key that begins so, or so, as of now: in these shards, else in all."""
+        found: dict[str, bytes | None] = {}
+        for partition in {shard % self._shards for shard in (range(self._shards) if shards is None else shards)}:
+            reader = self._reader(TopicPartition(self._results, partition, OFFSET_BEGINNING))
+            try:
+                found.update({(message.key() or b"").decode(): message.value() for message in self._to_the_end(reader)})
+            finally:
+                reader.close()
         return {key: value for key, value in found.items() if key.startswith(prefix) and value is not None}
-
-    def all_saved(self, prefix: str) -> dict[str, bytes]:
-        """`saved` over all shards."""
-        return {key: value for shard in range(self._shards) for key, value in self.saved(shard, prefix).items()}
 
     def close(self) -> None:
         """Leave."""

@@ -68,11 +68,6 @@ class Child:
         """Whether a line other than [STAT …] holds the text."""
         return any(text in line for line in self._said)
 
-    def complaint(self) -> str:
-        """The last error that it told."""
-        errors = [line.removeprefix("error: ") for line in self._said if line.startswith("error: ")]
-        return errors[-1] if errors else f"it said nothing of it: see {self.output}"
-
     def send(self, number: int) -> None:
         """Send a signal, if it still runs."""
         if self._process.poll() is None:

@@ -7,7 +7,7 @@ whole milliseconds. The probe with the least round trip knows best (as in NTP's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -37,3 +37,8 @@ def offset_from(broker: int, probes: Iterable[Probe]) -> ClockOffset:
     middle_ms = (best.sent_ms + best.acknowledged_ms) / 2
     bound_ms = (best.acknowledged_ms - best.sent_ms) / 2 + STAMP_RESOLUTION_MS
     return ClockOffset(broker=broker, offset_ms=best.stamp_ms - middle_ms, bound_ms=bound_ms)
+
+
+def offsets_from(found: Mapping[int, Sequence[tuple[float, float, int]]]) -> list[ClockOffset]:
+    """The offset of each broker, in the order of their ids, from its probes' fields."""
+    return [offset_from(broker, [Probe(*times) for times in probes]) for broker, probes in sorted(found.items())]

@@ -13,12 +13,12 @@ from typing import Protocol
 
 import msgspec
 
+from .process import SIGNALLED, ExitCode
 from .result import ConsumerResult, ProducerResult, Result, decoded
 
 MOST_BYTES = 900_000
 HEARTBEAT_S, SILENT_S, ABANDONED_S = 5.0, 45.0, 900.0
 PRODUCER, CONSUMER = "producer", "consumer"
-_SIGNALLED = 128
 STARTED, READY, DONE = "started", "ready", "done"
 
 
@@ -51,8 +51,8 @@ class Journal(Protocol):
         `saved` is called once all of them are there.
         """
 
-    def saved(self, shard: int, prefix: str) -> dict[str, bytes]:
-        """The latest record of each key that begins with `prefix`, up to now."""
+    def saved(self, prefix: str | tuple[str, ...], shards: Iterable[int] | None = None) -> dict[str, bytes]:
+        """The latest record of each key that begins with `prefix` (or one of several), up to now, of these shards."""
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -173,7 +173,10 @@ class Run:
         should be.
         """
         notes: list[str] = []
-        ended = {f"{count} of {wanted[role]} {role}s are missing": 5 for role, count in self.missing(wanted).items()}
+        ended: dict[str, int] = {
+            f"{count} of {wanted[role]} {role}s are missing": ExitCode.NO_MEASUREMENT
+            for role, count in self.missing(wanted).items()
+        }
         for member in (*self.members(PRODUCER), *self.members(CONSUMER)):
             latest, code = member.latest, member.latest.exit_code or 0
             if member.attempts > 1:
@@ -184,17 +187,18 @@ class Run:
                     if latest.state == DONE and code
                     else "crashed, or still runs: it"
                 )
-                ended[f"{member.name} {how} left no result"] = 4
+                ended[f"{member.name} {how} left no result"] = ExitCode.NOT_ACKNOWLEDGED
             elif latest.role == CONSUMER and latest.state != DONE and self._was_last(latest):
-                ended[f"{member.name} crashed, or still runs, and nobody finished its work"] = 5
+                ended[f"{member.name} crashed, or still runs, and nobody finished its work"] = ExitCode.NO_MEASUREMENT
             elif latest.role == CONSUMER and latest.state != DONE:
                 notes.append(f"{member.name} crashed, or still runs; others took over what it had saved")
-            elif latest.role == CONSUMER and 0 < code < _SIGNALLED and code != 5:
+            elif latest.role == CONSUMER and 0 < code < SIGNALLED and code != ExitCode.NO_MEASUREMENT:
                 ended[f"{member.name} ended with exit code {code}"] = code
         done = {(index, attempt) for (_, index), found in self._attempts.items() for attempt in found if found[attempt]}
-        held = [state for state in states if state.owner not in done]
-        for state in held:
-            ended[f"the results of partition {state.partition} after offset {state.next_offset} are missing"] = 5
+        for state in states:
+            if state.owner not in done:
+                missing = f"the results of partition {state.partition} after offset {state.next_offset} are missing"
+                ended[missing] = ExitCode.NO_MEASUREMENT
         return notes, ended
 
     def _was_last(self, crashed: Announcement) -> bool:
@@ -353,20 +357,21 @@ class Membership:
         *,
         wait: bool = True,
     ) -> None:
-        """Announce a state, or how far this process is."""
-        self.state, self._said_ms = state, self._now_ms()
+        """Announce a state, or how far this process is; a state that could not be announced is not taken on."""
+        now_ms = self._now_ms()
         value = Announcement(
             run=self.run.run,
             role=self.role,
             index=self.index,
             attempt=self.attempt,
             state=state,
-            at_ms=int(self._said_ms),
+            at_ms=int(now_ms),
             exit_code=exit_code,
             acknowledged=acknowledged,
             read=dict(read or {}),
         )
         self.journal.announce(msgspec.json.encode(value), wait=wait)
+        self.state, self._said_ms = state, now_ms
 
     def others_ready(self, wanted: Mapping[str, int], *, waited_s: float, timeout_s: float) -> bool:
         """Whether so many of each role are ready. Raises NotReadyError that names who is missing."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import result
 from .coordination import Checkpoint, Membership, checkpoint_prefix, checkpoint_records, checkpoints
@@ -184,12 +185,17 @@ class Meter:
             )
 
 
-class _Share(NamedTuple):
-    """A partition that is held: what is measured of it here, and what its earlier owners measured."""
+@dataclass
+class _Share:
+    """A partition that is held: what is measured of it here, what its earlier owners measured, and what is saved."""
 
     meter: Meter
     before: Statistics
     epoch: int
+    next_offset: int
+    checkpoints: int = 0  # written by this process
+    written_offset: int | None = None  # the next offset of the last one
+    saved_results: int | None = None  # results that are in a checkpoint that Kafka has
 
 
 class Shares:
@@ -203,10 +209,6 @@ class Shares:
     def __init__(self, options: Settings, member: Membership, now_ms: Callable[[], float]) -> None:
         self._options, self._member, self._now_ms = options, member, now_ms
         self._held: dict[int, _Share] = {}
-        self._next_offsets: dict[int, int] = {}
-        self._numbers: dict[int, int] = {}
-        self._numbered: dict[int, int] = {}  # partition → the next offset of the checkpoint that was written last
-        self._saved: dict[int, int] = {}  # partition → results of it that are in a checkpoint that Kafka has
         self._given_up = Statistics(latency=options.latency)
         self.windows = Windows(options.windows)
 
@@ -218,30 +220,32 @@ class Shares:
     @property
     def progress(self) -> dict[int, int]:
         """Results of each partition held that no crash can undo: different ones with a trace, else all read."""
-        return {number: count for number, count in self._saved.items() if number in self._held}
+        saved = {number: share.saved_results for number, share in self._held.items()}
+        return {number: count for number, count in saved.items() if count is not None}
 
     @property
     def is_saved(self) -> bool:
         """Whether all that was read is on its way to Kafka."""
-        return all(self._numbered.get(number) == offset for number, offset in self._next_offsets.items())
+        return all(share.written_offset == share.next_offset for share in self._held.values())
 
     def take(self, starts: Mapping[int, int]) -> Mapping[int, int]:
         """See kafka.consumer.Owner: goes on from the partitions' checkpoints; a first owner leaves one at its start."""
+        prefixes = tuple(checkpoint_prefix(self._member.run.run, number) for number in starts)
+        found = checkpoints(self._member.journal.saved(prefixes, shards=starts))
         for number, start in starts.items():
-            saved = self._member.journal.saved(number, checkpoint_prefix(self._member.run.run, number))
-            known = checkpoints(saved).get(number)
+            known = found.get(number)
             meter = Meter(
                 reader_for(self._options), Statistics(self.windows, latency=self._options.latency), self._options,
                 self._now_ms,
             )  # fmt: skip
-            before = Statistics(latency=self._options.latency)
-            self._next_offsets[number] = start
-            if known is not None:
-                before, self._next_offsets[number] = result.statistics_of(known.result), known.next_offset
-                meter.warm_from_ms, meter.read_before = known.warm_from_ms, before.read
-            self._held[number] = _Share(meter, before, known.epoch + 1 if known else 0)
+            if known is None:
+                share = _Share(meter, Statistics(latency=self._options.latency), 0, start)
+            else:
+                share = _Share(meter, result.statistics_of(known.result), known.epoch + 1, known.next_offset)
+                meter.warm_from_ms, meter.read_before = known.warm_from_ms, share.before.read
+            self._held[number] = share
             self._save(number, wait=True)  # from now on an earlier owner that lives on is too late
-        return {number: self._next_offsets[number] for number in starts}
+        return {number: self._held[number].next_offset for number in starts}
 
     def give_up(self, partitions: Sequence[int], *, lost: bool) -> None:
         """See kafka.consumer.Owner: saves them for the next owner, unless it is there already."""
@@ -251,7 +255,6 @@ class Shares:
             if not lost:
                 self._save(number, wait=True)
             self._given_up.merge(self._held.pop(number).meter.statistics)
-            self._next_offsets.pop(number, None)
 
     def reached(self, at_end: Set[int]) -> None:
         """As Meter's."""
@@ -265,11 +268,11 @@ class Shares:
             share = self._held.get(number)
             if share is None:
                 continue
-            least = self._next_offsets.get(number, 0)
+            least = share.next_offset
             mine = [message for message in group if (message.offset() or 0) >= least]
             if mine:
                 events += share.meter.measure(mine)
-                self._next_offsets[number] = (mine[-1].offset() or 0) + 1
+                share.next_offset = (mine[-1].offset() or 0) + 1
         return events
 
     def total(self) -> Statistics:
@@ -294,12 +297,12 @@ class Shares:
         whole = Statistics(latency=self._options.latency)
         whole.merge(share.before)
         whole.merge(share.meter.statistics)
-        self._numbers[number] = self._numbers.get(number, 0) + 1
+        share.checkpoints += 1
         checkpoint = Checkpoint(
             partition=number,
             epoch=share.epoch,
-            number=self._numbers[number],
-            next_offset=self._next_offsets[number],
+            number=share.checkpoints,
+            next_offset=share.next_offset,
             owner=(member.index, member.attempt),
             result=result.of_statistics(whole, topic=self._options.topic),
             warm_from_ms=share.meter.warm_from_ms,
@@ -308,9 +311,9 @@ class Shares:
         results = whole.ledger.counts(None).unique if whole.ledger is not None else whole.read
 
         def saved() -> None:
-            self._saved[number] = results
+            share.saved_results = results
 
-        self._numbered[number] = checkpoint.next_offset
+        share.written_offset = share.next_offset
         member.journal.save(number, checkpoint_records(member.run.run, owner, checkpoint), wait=wait, saved=saved)
 
 

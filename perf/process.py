@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from . import settings
 
 if TYPE_CHECKING:
-    from .coordination import Identity
+    from .coordination import Identity, Journal, Membership
     from .live import Snapshot
     from .result import Result
     from .settings import Settings
@@ -221,6 +221,19 @@ def identity(environment: Mapping[str, str]) -> Identity:
     from .coordination import Identity
 
     return Identity(environment.get("JOB_COMPLETION_INDEX") or f"{platform.node()}-{os.getpid()}", time.time_ns())
+
+
+def join(role: str, options: Settings, open_journal: Callable[..., Journal]) -> Membership | None:
+    """This process's part in the run of RUN_ID; None without one. Raises RunError when the run has ended.
+
+    `open_journal` gets the names of the run's topics, and what it raises is raised.
+    """
+    if not options.run_id:
+        return None
+    from .coordination import Membership
+
+    journal = open_journal(announcements=options.runs_topic, results=options.results_topic)
+    return Membership.joined(journal, options.run_id, role, identity(options.environment), WallClock().now_ms)
 
 
 class WallClock:

@@ -116,8 +116,8 @@ def of_statistics(statistics: Statistics, *, topic: str) -> ConsumerResult:
     return found
 
 
-def write(path: Path, result: Result) -> None:
-    """Write `result` to `path`. Raises ResultError."""
+def write(path: Path, result: msgspec.Struct) -> None:
+    """Write a result, or a report of several, to `path` as JSON. Raises ResultError."""
     write_file(path, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
 
 

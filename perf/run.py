@@ -117,11 +117,6 @@ def report_of(
     )
 
 
-def write_json(path: Path, report: msgspec.Struct) -> None:
-    """Write a report as JSON. Raises ResultError."""
-    result.write_file(path, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-
-
 def _judged(outcome: Outcome) -> JudgedLimit:
     return JudgedLimit(
         limit=outcome.limit.text, actual=outcome.actual, exceeded=outcome.exceeded, sentence=outcome.sentence

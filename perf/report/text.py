@@ -115,8 +115,7 @@ def capacity_lines(capacity: Capacity) -> Iterator[str]:
         growth = [_NONE if share is None else f"{100 * share:+.2f}" for share in (step.growth, step.growth_high)]
         delta = (number(value) for value in (step.p50_ms, step.p99_ms, step.p99_9_ms, step.max_ms))
         rows.append([f"{step.rate_per_s:g}", step.outcome.replace("_", " "), *delta, *growth])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    yield from ("  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
+    yield from _aligned(rows, "  ")
     yield from ("", capacity.line, f"bounded by: {capacity.bounded_by}")
 
 
@@ -185,9 +184,13 @@ def _table_lines(label: str, rows: list[msgspec.Struct]) -> Iterator[str]:
     names = rows[0].__struct_fields__
     table = [[name.removesuffix("_ms").replace("_", " ") for name in names]]
     table += [[_cell(name, getattr(row, name)) for name in names] for row in rows[:_MOST_ROWS]]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        yield "    " + "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
+    yield from _aligned(table, "    ")
+
+
+def _aligned(rows: Sequence[Sequence[str]], indent: str) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield indent + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
 
 
 def _cell(name: str, value: Any) -> str:

@@ -30,6 +30,13 @@ def cluster(brokers: str) -> Cluster:
 
 
 @pytest.fixture
+def own_broker() -> Iterator[EmbeddedBroker]:
+    """A broker that the test may stop or kill."""
+    with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
 def scripts(brokers: str, tmp_path: Path) -> Iterator[Scripts]:
     """The scripts, against the tests' cluster."""
     runner = Scripts(brokers, tmp_path)

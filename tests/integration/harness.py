@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -119,3 +120,9 @@ class Scripts:
             if process.poll() is None:
                 process.kill()
             process.communicate()
+
+
+def summary_of(scripts: Scripts, name: str) -> dict[str, Any]:
+    """The summary of a result file."""
+    found: dict[str, Any] = json.loads((scripts.folder / name).read_text())["summary"]
+    return found

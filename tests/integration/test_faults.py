@@ -34,13 +34,6 @@ STAMP_MS = 1_795_000_000_000
 Wait = Callable[[Callable[[], bool]], None]
 
 
-@pytest.fixture
-def own_broker() -> Iterator[EmbeddedBroker]:
-    """A broker that the test may kill."""
-    with EmbeddedBroker() as broker:
-        yield broker
-
-
 def free_port() -> int:
     """A port where nobody listens."""
     with socket.socket() as listener:

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
-from harness import ROOT, TIMEOUT_S, Cluster, Scripts
+from harness import ROOT, TIMEOUT_S, Cluster, Scripts, summary_of
 
 from demo.broker import EmbeddedBroker
 
 pytestmark = pytest.mark.integration
 
 STAMP_MS = 1_795_000_000_000
-
-
-@pytest.fixture
-def own_broker() -> Iterator[EmbeddedBroker]:
-    """A broker that the test may stop."""
-    with EmbeddedBroker() as broker:
-        yield broker
-
-
-def summary_of(scripts: Scripts, name: str) -> dict[str, Any]:
-    """The summary of a result file."""
-    found: dict[str, Any] = json.loads((scripts.folder / name).read_text())["summary"]
-    return found
 
 
 @pytest.mark.parametrize("rate", ["0", "2000"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shutil
 import struct
@@ -12,11 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from harness import TIMEOUT_S, Cluster, Scripts
+from harness import TIMEOUT_S, Cluster, Scripts, summary_of
 
 from demo.broker import EmbeddedBroker
 
@@ -26,23 +24,10 @@ MOST_BYTES = 250_000_000
 
 
 @pytest.fixture
-def own_broker() -> Iterator[EmbeddedBroker]:
-    """A broker that the test may kill."""
-    with EmbeddedBroker() as broker:
-        yield broker
-
-
-@pytest.fixture
 def patient_broker() -> Iterator[EmbeddedBroker]:
     """A broker that the test may stop: its other half, the controller, takes that for no crash."""
     with EmbeddedBroker(properties={"broker.session.timeout.ms": "60000"}) as broker:
         yield broker
-
-
-def summary_of(scripts: Scripts, name: str) -> dict[str, Any]:
-    """The summary of a result file."""
-    found: dict[str, Any] = json.loads((scripts.folder / name).read_text())["summary"]
-    return found
 
 
 def finished(process: subprocess.Popen[str]) -> str:

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from simulated import consumer, producer
 
 from benchmarks.calibrate import Simulation
-from perf import result, run
+from perf import result
 
 CHROMIUM = which("chromium")
 pytestmark = [
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result.write(folder / "producer.json", producer(len(SAMPLES) + 1, marked={"r/p/0/0": len(SAMPLES) + 1}))
     simulation = Simulation(seed=3)
     for name, shift in (("base", 0.0), ("new", 0.2)):
-        run.write_json(folder / f"{name}.json", simulation.run(shift=shift))
+        result.write(folder / f"{name}.json", simulation.run(shift=shift))
     report = [
         "consumer.json",
         "producer.json",

@@ -6,23 +6,16 @@ import contextlib
 import json
 import re
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import NewPartitions, NewTopic  # type: ignore[attr-defined]
-from harness import TIMEOUT_S, Cluster, Scripts
+from harness import TIMEOUT_S, Cluster, Scripts, summary_of
 
 pytestmark = pytest.mark.integration
 
 STAMP_MS = 1_795_000_000_000
 Wait = Callable[[Callable[[], bool]], None]
-
-
-def summary_of(scripts: Scripts, name: str) -> dict[str, Any]:
-    """The summary of a result file."""
-    found: dict[str, Any] = json.loads((scripts.folder / name).read_text())["summary"]
-    return found
 
 
 def topic_with(cluster: Cluster, name: str, **configuration: str) -> str:

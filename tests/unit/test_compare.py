@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from simulated import consumer
 
 from benchmarks.calibrate import Simulation, tally
-from perf import run
+from perf import result
 from perf.compare import (
     DELTAS,
     ChangeLimit,
@@ -242,8 +242,8 @@ def test_percent_is_for_people() -> None:
 @pytest.fixture
 def folder(tmp_path: Path, usual: Report, slower: Report) -> Path:
     """Two runs as files."""
-    run.write_json(tmp_path / "base.json", usual)
-    run.write_json(tmp_path / "new.json", slower)
+    result.write(tmp_path / "base.json", usual)
+    result.write(tmp_path / "new.json", slower)
     return tmp_path
 
 

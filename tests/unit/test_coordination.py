@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 import pytest
@@ -64,7 +64,7 @@ class Journal:
         self.records.update(records)
         saved()
 
-    def saved(self, shard: int, prefix: str) -> dict[str, bytes]:  # noqa: ARG002
+    def saved(self, prefix: str | tuple[str, ...], shards: Iterable[int] | None = None) -> dict[str, bytes]:  # noqa: ARG002
         """All of that prefix."""
         return {key: value for key, value in self.records.items() if key.startswith(prefix)}
 
@@ -257,10 +257,10 @@ def test_the_latest_owners_checkpoint_counts() -> None:
         ("b", checkpoint(5, 0, 1, 7, [2] * 7)),
     ):
         journal.save(0, checkpoint_records("r", owner, one), wait=True)
-    found = checkpoints(journal.saved(0, checkpoint_prefix("r")))
+    found = checkpoints(journal.saved(checkpoint_prefix("r")))
     assert {number: (one.epoch, one.next_offset) for number, one in found.items()} == {4: (1, 30), 5: (0, 7)}
     assert found[4].result.summary.measured == 30
-    assert list(checkpoints(journal.saved(0, checkpoint_prefix("r", 5)))) == [5]
+    assert list(checkpoints(journal.saved(checkpoint_prefix("r", 5)))) == [5]
 
 
 def large(number: int, seed: int) -> Checkpoint:

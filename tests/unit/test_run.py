@@ -14,7 +14,7 @@ from simulated import START_MS, Sample, consumer, producer
 from perf import result
 from perf.limits import parse
 from perf.result import Result, ResultError
-from perf.run import read, report_of, write_json
+from perf.run import read, report_of
 from perf.series import TimeSeries
 
 GOOD = [(number * 10, 5 + number % 7) for number in range(400)]
@@ -75,7 +75,7 @@ def test_lost_messages_stand_in_the_verdict() -> None:
 def test_a_report_can_be_read_as_results(tmp_path: Path) -> None:
     """A report of a report is the same one, and a folder is all the results in it."""
     first = report_of([producer(10), producer(5), consumer(GOOD)], sources=["a", "b", "c"])
-    write_json(tmp_path / "report.json", first)
+    result.write(tmp_path / "report.json", first)
     again = report_of(read(tmp_path / "report.json"), sources=["a", "b", "c"])
     assert msgspec.structs.replace(again, producers=2) == first
     (tmp_path / "folder").mkdir()
@@ -93,10 +93,10 @@ def test_a_folder_with_its_report_counts_nothing_twice(tmp_path: Path) -> None:
     for number, part in enumerate(parts):
         result.write(tmp_path / f"{number}.json", part)
     alone = read(tmp_path)
-    write_json(tmp_path / "report.json", report_of(parts, sources=["x"]))
+    result.write(tmp_path / "report.json", report_of(parts, sources=["x"]))
     (tmp_path / "capacity.json").write_text('{"kind":"capacity","version":1}')
     assert sorted(map(repr, read(tmp_path))) == sorted(map(repr, alone))
-    write_json(tmp_path / "other.json", report_of(parts, sources=["y"]))
+    result.write(tmp_path / "other.json", report_of(parts, sources=["y"]))
     with pytest.raises(ResultError, match="several reports"):
         read(tmp_path)
 
