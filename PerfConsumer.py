@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 FIELDS = (
     "brokers", "config", "topic", "start", "group", "isolation", "timestamp_field", "timestamp_header",
     "timestamp_unit", "latency", "clock_topic", "warmup", "trace", "run_id", "wait_for", "wait_timeout_s",
-    "expect_ratio", "runs_topic", "results_topic", "count", "duration_s", "idle_timeout_s", "windows", "fail_if",
-    "result", "termination_message", "metrics_port", "log_format",
+    "expect_ratio", "runs_topic", "results_topic", "count", "linger_s", "duration_s", "idle_timeout_s",
+    "windows", "fail_if", "result", "termination_message", "metrics_port", "log_format",
 )  # fmt: skip
 EXAMPLES = """\
   KAFKA_BROKERS=localhost:9092 ./PerfConsumer.py --topic results
@@ -159,8 +159,9 @@ def _measure_until_done(  # noqa: PLR0917
     start_s = last_message_s = time.monotonic()
     caught_up = False
     run = _RunOfMany(member, meter, options) if member is not None and isinstance(meter, Shares) else None
-    while not stop() and meter.read != options.count:
-        most = _BATCH if options.count is None else min(_BATCH, options.count - meter.read)
+    last = options.count if options.linger_s is None else None  # read no more than these
+    while not stop() and not _has_enough(options, meter.read, time.monotonic() - last_message_s):
+        most = _BATCH if last is None else min(_BATCH, last - meter.read)
         meter.reached(consumer.at_end)
         if not caught_up and consumer.caught_up:
             caught_up = True
@@ -180,6 +181,11 @@ def _measure_until_done(  # noqa: PLR0917
         elif options.idle_timeout_s and idle_s >= options.idle_timeout_s:
             process.log.info("no message for %g s: stopping", options.idle_timeout_s)
             return
+
+
+def _has_enough(options: Settings, read: int, idle_s: float) -> bool:
+    """Whether --count is reached, and what may come after it was waited for."""
+    return options.count is not None and read >= options.count and idle_s >= (options.linger_s or 0)
 
 
 class _RunOfMany:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from perf.run import Report
     from perf.settings import Settings
 
-FIELDS = ("html", "json", "hgrm", "hlog", "fail_if", "log_format")
+FIELDS = ("expect_ratio", "html", "json", "hgrm", "hlog", "fail_if", "log_format")
 RUN_FIELDS = ("brokers", "config", "wait_for", "runs_topic", "results_topic")  # with --run
 COMPARE_FIELDS = ("html", "json", "fail_if_change", "log_format")
 EXAMPLES = """\
@@ -59,8 +59,8 @@ def main() -> int:
         return _show(_report_from_kafka(settings.checked("--run", arguments.run, settings.run_name), options), options)
     if len({path.resolve() for path in arguments.results}) != len(arguments.results):
         raise settings.SettingsError("a result file is given twice: all it counts would be counted twice")
-    found = [one for path in arguments.results for one in run.read(path)]
-    return _show(run.report_of(found, sources=map(str, arguments.results), limits=options.fail_if), options)
+    report = run.report_at(*arguments.results, limits=options.fail_if, expect_ratio=options.expect_ratio)
+    return _show(report, options)
 
 
 def _show(report: Report, options: Settings) -> int:
@@ -99,8 +99,9 @@ def _report_from_kafka(name: str, options: Settings) -> Report:
     results = [*sent.values(), *(state.result for state in states.values())]
     consumers = len(found.members(coordination.CONSUMER))
     return run.report_of(
-        results, sources=[f"run {name}"], limits=options.fail_if, ended=ended, consumers_known=consumers
-    )
+        results, sources=[f"run {name}"], limits=options.fail_if, ended=ended, consumers_known=consumers,
+        expect_ratio=options.expect_ratio,
+    )  # fmt: skip
 
 
 def compare_sides(words: Sequence[str]) -> int:
@@ -116,7 +117,7 @@ def compare_sides(words: Sequence[str]) -> int:
     from perf.compare import compare
     from perf.report.text import comparison_lines
 
-    before, after = ([run.report_of(run.read(path), sources=[str(path)]) for path in side] for side in (base, new))
+    before, after = ([run.report_at(path) for path in side] for side in (base, new))
     comparison = compare(before, after, options.fail_if_change)
     output = process.Output(process.Stop())
     output.lines(comparison_lines(comparison))

@@ -7,21 +7,23 @@ the results, and judges. The scripts run as child processes; all that they say a
 
 from __future__ import annotations
 
+import math
 import os
+import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kafka.config import VARIABLES
+from kafka.config import VARIABLES, client_config
 from perf import process, settings
 
 if TYPE_CHECKING:
     from perf.capacity import Capacity, Plan, Step
     from perf.children import Child, Children
-    from perf.limits import Limit
+    from perf.result import Result
     from perf.run import Report
     from perf.schedule import PiecewiseSchedule, Profile, Schedule
     from perf.settings import Settings
@@ -47,9 +49,14 @@ EXAMPLES = """\
 """
 _READY = "at the end of topic"
 _READY_TIMEOUT_S, _CHECK_TIMEOUT_S = 120.0, 180.0
-_IDLE_S = 10.0  # without a count to wait for
+_IDLE_S = 10.0  # without a count that is sure
+_LINGER_S = 2.0  # after it, for results that are too many
 _QUIET_S, _QUIET_TIMEOUT_S = 10.0, 600.0
 _FIRST_PER_S = 100.0
+_TOO_MANY = (
+    "the consumer had all results that were expected, and stopped, before the last message was sent: tell by "
+    "--expect-ratio how many there are for each message"
+)
 _WARMUP_SHARE = 5  # of a step of the search
 
 
@@ -58,6 +65,7 @@ def main() -> int:
     options, texts = _options()
     from perf import result
 
+    client_config(options.environment, brokers=options.brokers, overrides=options.config)  # refuses secrets in flags
     options.folder.mkdir(exist_ok=True)
     stop = process.Stop().listen()
     test = Test(options, texts, stop)
@@ -73,7 +81,7 @@ def main() -> int:
         from perf.report import html
         from perf.report.text import report_lines
 
-        report, outcome = test.measure(options, options.folder, limits=options.fail_if)
+        report, outcome = test.measure()
         result.write(options.json or options.folder / "report.json", report)
         _finish(test, [*report_lines(report), "", report.verdict], html.page(report), "report.html")
     return process.exit_code(stop, outcome, written=not test.output.lost)
@@ -102,6 +110,8 @@ def _options() -> tuple[Settings, Mapping[str, Any]]:
         raise settings.SettingsError("--input and --output are the same topic")
     if options.find_capacity and (options.profile or options.duration_s or "size" in texts):
         raise settings.SettingsError("--find-capacity chooses rates and times: no --profile, --duration or --size")
+    if not options.find_capacity and options.size is not None and options.size < options.producers:
+        raise settings.SettingsError(f"--size {options.size} is less than one message for each of --producers")
     if options.find_capacity and (options.latency == "receive" or options.stamp == "intended"):
         raise settings.SettingsError("--find-capacity needs Kafka's own timestamps: no --latency receive, no --stamp")
     return options, texts
@@ -141,9 +151,31 @@ class Test:
             checked += ["--output", topics[1]]
         self._run("check", "PerfTopics.py", "check", *checked, *self._flags(*_CONNECTION, "clock_topic"))
 
-    def measure(self, options: Settings, folder: Path, *, limits: tuple[Limit, ...]) -> tuple[Report, int]:
+    def measure(self) -> tuple[Report, int]:
         """One run: its report and exit code. Raises ChildError where there is nothing to report."""
+        results, ended = self.hold(self.options, self.options.folder)
+        report = self.report_of(results, ended)
+        return report, report.exit_code
+
+    def report_of(self, results: Mapping[str, Result], ended: Mapping[str, int]) -> Report:
+        """The report of a run's results by file name."""
         from perf import run
+
+        options = self.options
+        return run.report_of(
+            list(results.values()),
+            sources=results,
+            limits=options.fail_if,
+            ended=ended,
+            expect_ratio=options.expect_ratio or 1.0,
+        )
+
+    def hold(self, options: Settings, folder: Path) -> tuple[dict[str, Result], dict[str, int]]:
+        """Run both sides once: results by file name, and what went wrong in words, each with its exit code.
+
+        Raises ChildError where nobody wrote a result.
+        """
+        from perf import result
 
         count = options.producers
         names = [f"producer-{at + 1}" for at in range(count)] if count > 1 else ["producer"]
@@ -151,31 +183,32 @@ class Test:
         for file in files.values():
             file.unlink(missing_ok=True)
         with self._children(folder) as children:
-            codes = self._run_both(children, options, files)
-        results = [found for file in files.values() if file.exists() for found in run.read(file)]
+            ran = self._run_both(children, options, files)
+        results = {file.name: result.read(file) for file in files.values() if file.exists()}
         if not results:
-            raise _failed(codes, folder)
-        report = run.report_of(results, sources=[file.name for file in files.values() if file.exists()], limits=limits)
-        dead = [code for code in codes.values() if 0 < code < process.SIGNALLED]
-        return report, process.first_of([report.exit_code, *(dead if len(results) < len(files) else [])])
+            raise _failed(ran, folder)
+        ended = dict(found for child in ran if (found := _bad_end(child, has_result=files[child.name].exists())))
+        if _stopped_too_early(results):
+            ended[_TOO_MANY] = process.ExitCode.NOT_ACKNOWLEDGED
+        return results, ended
 
     def drain(self, folder: Path) -> None:
         """Read until nothing comes any more. Raises ChildError when that does not end."""
         from perf.children import ChildError
 
+        endless = replace(self.options, size=None, duration_s=None)
         with self._children(folder) as children:
-            consumer = children.start("drain", *self._consumer(self.options, None), "--idle-timeout", str(_QUIET_S))
+            consumer = children.start("drain", *self._consumer(endless), "--idle-timeout", str(_QUIET_S))
             if not children.wait(lambda: consumer.exit_code is not None, _QUIET_TIMEOUT_S) and not self.stop():
                 raise ChildError(f"the pipeline still writes results {_QUIET_TIMEOUT_S:g} s after the last input",
                                  process.ExitCode.NO_MEASUREMENT)  # fmt: skip
             children.stop([consumer])
 
-    def _run_both(self, children: Children, options: Settings, files: Mapping[str, Path]) -> dict[str, int]:
-        """The consumer, and once it is ready the producers; returns their exit codes."""
+    def _run_both(self, children: Children, options: Settings, files: Mapping[str, Path]) -> list[Child]:
+        """The consumer, and once it is ready the producers; returns all that were started, ended."""
         from perf.children import ChildError
 
-        expected = _expected_results(options)
-        reading = self._consumer(options, expected)
+        reading = self._consumer(options)
         consumer = children.start("consumer", *reading, "--result", str(files["consumer"]))
         if not children.wait(lambda: consumer.has_said(_READY) or consumer.exit_code is not None, _READY_TIMEOUT_S):
             children.stop([consumer])
@@ -183,12 +216,13 @@ class Test:
                 raise ChildError(f"the consumer was not ready within {_READY_TIMEOUT_S:g} s", 3)
         producers: list[Child] = []
         if consumer.exit_code is None and not self.stop():
+            names = [name for name in files if name != "consumer"]
             producers = [
-                children.start(name, *self._producer(options), "--result", str(file))
-                for name, file in files.items() if name != "consumer"
-            ]  # fmt: skip
+                children.start(name, *self._producer(options, at), "--result", str(files[name]))
+                for at, name in enumerate(names)
+            ]
             self._run_out(children, consumer, producers, options)
-        return {child.name: child.exit_code or 0 for child in (*producers, consumer)}
+        return [*producers, consumer]
 
     def _run_out(self, children: Children, consumer: Child, producers: list[Child], options: Settings) -> None:
         """Wait for the producers, then for the rest of the results; after a signal or a fault stop them in order."""
@@ -234,18 +268,21 @@ class Test:
             sys.stderr.write(f"{name:>8} | {line}\n")
             sys.stderr.flush()
 
-    def _consumer(self, options: Settings, count: int | None) -> Iterator[str]:
+    def _consumer(self, options: Settings) -> Iterator[str]:
         yield from (_path("PerfConsumer.py"), "--topic", str(options.output_topic), "--from", "latest")
         yield from self._flags(*_CONNECTION, *_READING)
+        ratio = options.expect_ratio or 1.0
+        count = _expected_results(options, ratio)
         if count is not None:
-            yield from ("--count", str(count))
+            yield from ("--count", str(count), "--linger", f"{_LINGER_S if ratio.is_integer() else _IDLE_S:g}s")
         elif options.size is not None or options.duration_s is not None:
             yield from ("--idle-timeout", str(_IDLE_S))
         warmup = options.warmup
         if warmup.messages or warmup.seconds:
             yield from ("--warmup", f"{warmup.seconds:.9g}s" if warmup.seconds else str(warmup.messages))
 
-    def _producer(self, options: Settings) -> Iterator[str]:
+    def _producer(self, options: Settings, at: int) -> Iterator[str]:
+        """The command line of the producer with the number `at`, from 0."""
         yield from (_path("ProducerPerformance.py"), "--topic", str(options.input_topic))
         yield from self._flags(*_CONNECTION, *_SENDING)
         if options.profile is not None:
@@ -255,7 +292,7 @@ class Test:
             if options.duration_s is not None:
                 yield from ("--duration", f"{options.duration_s:.9g}s")
         if options.size is not None:
-            yield from ("--size", str(_size_of_each(options)))
+            yield from ("--size", str(_sizes(options.size, options.producers)[at]))
 
     def _flags(self, *fields: str) -> list[str]:
         """The flags by which a child gets what was given for these fields."""
@@ -273,15 +310,15 @@ def search(test: Test) -> tuple[Capacity, int]:
     from perf.children import ChildError
 
     options, started_at = test.options, process.now()
-    ratio, steps = options.expect_ratio or 1.0, list[capacity.Step]()
+    steps: list[Step] = []
     first_per_s, outcome = options.rate_per_s or _FIRST_PER_S, 0
 
     def next_step() -> Plan | None:
         return capacity.next_step(steps, first_per_s=first_per_s, resolution=options.resolution)
 
     try:
-        while (plan := next_step()) is not None and not test.stop():
-            step = _hold(test, plan, ratio=ratio, number=len(steps) + 1)
+        while (plan := next_step()) is not None and len(steps) < capacity.MOST_STEPS and not test.stop():
+            step = _hold(test, plan, steps)
             if step is not None:
                 steps.append(step)
                 test.output.lines([_progress(step)])
@@ -301,17 +338,18 @@ def search(test: Test) -> tuple[Capacity, int]:
         input_topic=str(options.input_topic),
         output_topic=str(options.output_topic),
         limits=[limit.text for limit in options.fail_if],
-        ratio=ratio,
+        ratio=options.expect_ratio or 1.0,
         step_s=options.step_s,
         steps=steps,
     )
     return result, outcome
 
 
-def _hold(test: Test, plan: Plan, *, ratio: float, number: int) -> Step | None:
+def _hold(test: Test, plan: Plan, steps: Sequence[Step]) -> Step | None:
     """Hold a rate, and let the pipeline drain; None when stopped. Raises ChildError where nothing can be judged."""
     from perf import capacity
     from perf.children import ChildError
+    from perf.result import ProducerResult
 
     options = test.options
     warmup = (
@@ -319,20 +357,37 @@ def _hold(test: Test, plan: Plan, *, ratio: float, number: int) -> Step | None:
         if options.warmup != settings.Warmup()
         else settings.Warmup(seconds=options.step_s / _WARMUP_SHARE)
     )
-    folder = options.folder / f"step-{number:02d}-{plan.rate_per_s:g}"
+    folder = options.folder / f"step-{len(steps) + 1:02d}-{plan.rate_per_s:g}"
     folder.mkdir(exist_ok=True)
     held = replace(
         options, rate_per_s=plan.rate_per_s, duration_s=options.step_s * plan.times, size=None, warmup=warmup
     )
-    report, code = test.measure(held, folder, limits=options.fail_if)
+    results, ended = test.hold(held, folder)
     if test.stop():
         return None
-    if report.producer is None or report.consumer is None or report.status == "invalid":
-        raise ChildError(f"the search cannot go on: {report.verdict}", code or process.ExitCode.NO_MEASUREMENT)
-    step = capacity.judge(report, plan, ratio=ratio)
-    if step.results < round(step.acknowledged * ratio):
+    if ended:
+        raise ChildError(f"the search cannot go on: {next(iter(ended))}", process.first_of(ended.values()))
+    report = test.report_of(results, ended)
+    _require_measurement(report, steps)
+    step = capacity.judge(
+        report, plan, capacity.sent_by([one for one in results.values() if isinstance(one, ProducerResult)])
+    )
+    if report.missing != 0:
         test.drain(folder)
     return step
+
+
+def _require_measurement(report: Report, steps: Sequence[Step]) -> None:
+    """Raises ChildError for a step that tells nothing; one without results does, where there were some before."""
+    from perf.children import ChildError
+
+    codes = process.ExitCode
+    if report.producer is not None and report.consumer is not None:
+        overloaded = not report.consumer.summary.measured and any(step.results for step in steps)
+        judged = report.exit_code in (codes.DONE, codes.NOT_ACKNOWLEDGED, codes.LIMIT_EXCEEDED)
+        if judged or (report.exit_code == codes.NO_MEASUREMENT and overloaded):
+            return
+    raise ChildError(f"the search cannot go on: {report.verdict}", report.exit_code or codes.NO_MEASUREMENT)
 
 
 def _progress(step: Step) -> str:
@@ -340,24 +395,29 @@ def _progress(step: Step) -> str:
     return f"{step.rate_per_s:>10g} messages/s {step.outcome.replace('_', ' '):<13} p99 {p99}; {step.reason}"
 
 
-def _expected_results(options: Settings) -> int | None:
-    """How many results the messages make; None where it is not known beforehand how many are sent."""
+def _expected_results(options: Settings, ratio: float) -> int | None:
+    """How many results will surely come; None where it is not known beforehand how many messages are sent."""
+    from perf.run import most_by_chance
     from perf.schedule import Schedule
 
-    messages = _size_of_each(options) if options.size is not None else None
+    sizes = _sizes(options.size, options.producers) if options.size is not None else None
     if options.rate_per_s and options.duration_s:
         schedule: Schedule | PiecewiseSchedule = Schedule.at_rate(float(_rate_of_each(options)))
         if options.profile is not None:
             schedule = settings.profile(_profile_of_each(options.profile, options)).schedule()
         due = schedule.due_count(int(options.duration_s * 1_000_000_000) - 1)
-        messages = due if messages is None else min(messages, due)
-    elif options.duration_s:
+        messages = sum(min(size, due) for size in sizes or [due] * options.producers)
+    elif options.duration_s or sizes is None:
         return None
-    return max(1, round((messages or 0) * options.producers * (options.expect_ratio or 1.0)))
+    else:
+        messages = sum(sizes)
+    expected = messages * ratio
+    return max(1, math.floor(expected - most_by_chance(expected, ratio)))
 
 
-def _size_of_each(options: Settings) -> int:
-    return max(1, -(-(options.size or 0) // options.producers))
+def _sizes(size: int, producers: int) -> list[int]:
+    """How many messages each of the producers sends: together just so many."""
+    return [size // producers + (at < size % producers) for at in range(producers)]
 
 
 def _rate_of_each(options: Settings) -> str:
@@ -368,13 +428,42 @@ def _profile_of_each(profile: Profile, options: Settings) -> str:
     return str(profile.scaled(Fraction(1, options.producers)))
 
 
-def _failed(codes: Mapping[str, int], folder: Path) -> Exception:
+def _failed(ran: Sequence[Child], folder: Path) -> Exception:
     """Why there is no result at all."""
     from perf.children import ChildError
 
-    bad = {name: code for name, code in codes.items() if code}
-    said = ", ".join(f"{name} ended with exit code {code}" for name, code in bad.items()) or "nobody wrote a result"
-    return ChildError(f"{said}; see above and {folder}", process.first_of(bad.values()) or process.ExitCode.UNEXPECTED)
+    bad = dict(found for child in ran if (found := _bad_end(child, has_result=False)))
+    return ChildError(f"{'; '.join(bad)}; see above and {folder}", process.first_of(bad.values()))
+
+
+def _bad_end(child: Child, *, has_result: bool) -> tuple[str, int] | None:
+    """What is wrong with how a child ended that its own result does not tell, and the exit code that it leads to."""
+    code, is_consumer = child.exit_code or 0, child.name == "consumer"
+    if code <= process.SIGNALLED:
+        if has_result:
+            return None
+        how, own = f"ended with exit code {code}", code
+    elif has_result and child.was_stopped:
+        return None
+    else:
+        how, own = f"was ended by {signal.Signals(code - process.SIGNALLED).name}", 0
+    lost = process.ExitCode.NO_MEASUREMENT if is_consumer and not has_result else process.ExitCode.NOT_ACKNOWLEDGED
+    return f"the {child.name} {how}{'' if has_result else ' and left no result'}", own or lost
+
+
+def _stopped_too_early(results: Mapping[str, Result]) -> bool:
+    """Whether the consumer had what it waited for while messages were still being sent."""
+    from perf.result import ProducerResult, epoch_ms
+
+    consumer = results.get("consumer.json")
+    if consumer is None or consumer.exit_code >= process.SIGNALLED:
+        return False
+    end_ms = epoch_ms(consumer.started_at) + 1_000 * consumer.summary.elapsed_s
+    return any(
+        epoch_ms(one.started_at) + 1_000 * one.summary.send_elapsed_s > end_ms
+        for one in results.values()
+        if isinstance(one, ProducerResult)
+    )
 
 
 def _path(script: str) -> str:

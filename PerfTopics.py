@@ -226,7 +226,8 @@ class Job:
         elif role == "input":
             self._caution(f"{topic.name} is {kind}: its stamps are the producer's clock. To change that: {remedy}")
         else:
-            self._bad(f"{topic.name} is {kind}: the operator chooses its stamps", remedy)
+            meaning = "the operator chooses its stamps, and one that passes its input's on makes every delta 0"
+            self._caution(f"{topic.name} is {kind}: {meaning}. To change that: {remedy}")
 
     def _check_right(self, topic: TopicDescription, right: str) -> None:
         word = {"WRITE": "write to", "READ": "read"}[right]

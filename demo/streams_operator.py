@@ -2,13 +2,15 @@
 
 Run as `python -m demo.streams_operator --help`. A message is complete at max(its arrival + delay, the completion before
 it) + service time, so the delay makes latency and the service time also limits the throughput to 1 / service time. With
-neither it works in batches at full speed. It can stall, too. It ends on SIGTERM, and with the process that started it.
+neither it works in batches at full speed. It can stall, and make more or fewer results than messages. It ends on
+SIGTERM, and with the process that started it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import random
 import signal
 import sys
 import time
@@ -41,6 +43,7 @@ class StreamsOperator:
         service_time_s: float,
         stall_s: float = 0.0,
         stall_every_s: float = 10.0,
+        ratio: float = 1.0,
     ) -> None:
         self._consumer = consumer
         self._producer = producer
@@ -48,6 +51,8 @@ class StreamsOperator:
         self._service_time_s = service_time_s
         self._stall_s, self._stall_every_s = stall_s, stall_every_s
         self._next_stall_s = time.monotonic() + stall_every_s
+        self._copies, self._chance_of_one_more = int(ratio), ratio % 1
+        self._chance = random.Random(1)  # noqa: S311 (no secret)
         self._completed_s = 0.0
         self._waiting: deque[tuple[float, KeyValue]] = deque()
 
@@ -60,12 +65,15 @@ class StreamsOperator:
             for message in self._consumer.read(_BATCH, self._wait_s()):
                 self._completed_s = max(time.monotonic() + self._delay_s, self._completed_s) + self._service_time_s
                 result = with_timestamp_start(message.value() or b"null", message.timestamp()[1])
-                self._waiting.append((self._completed_s, (message.key(), result)))
+                self._waiting += [(self._completed_s, (message.key(), result))] * self._results()
         now_s, complete = time.monotonic(), []
         while self._waiting and self._waiting[0][0] <= now_s:
             complete.append(self._waiting.popleft()[1])
         if complete:
             self._producer.send(complete, stopped)
+
+    def _results(self) -> int:
+        return self._copies + (self._chance.random() < self._chance_of_one_more)
 
     def _wait_s(self) -> float:
         wait_s = self._waiting[0][0] - time.monotonic() if self._waiting else _IDLE_S
@@ -111,6 +119,7 @@ def main() -> int:
         service_time_s=arguments.service_time_ms / 1000,
         stall_s=arguments.stall_ms / 1000,
         stall_every_s=arguments.stall_every_s,
+        ratio=arguments.ratio,
     )
     print(f"operator ready: {arguments.input} -> {arguments.output}", flush=True)
     while not stopped():
@@ -128,6 +137,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--service-time-ms", type=float, default=0.0, help="time that the operator needs per message")
     parser.add_argument("--stall-ms", type=float, default=0.0, help="do nothing for so long, every --stall-every-s")
     parser.add_argument("--stall-every-s", type=float, default=10.0, help="from the start of a stall to the next")
+    parser.add_argument("--ratio", type=float, default=1.0, help="results for each message: 0.5 is a random half")
     return parser.parse_args()
 
 

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from itertools import pairwise, takewhile
 from statistics import NormalDist, linear_regression
 from typing import NamedTuple
 
 import msgspec
 
-from .result import VERSION
+from .result import VERSION, ProducerResult
 from .run import Report
 from .series import BacklogRow
+from .stats import ProducerSummary
 
 MOST_GROWTH = 0.01  # of the rate: by so much the backlog of a sustained rate may surely not grow
 CONFIRMATIONS = 3
 _FACTOR = 2.0
 _LEAST_REACHED = 0.99  # of the rate: below it the producer was too slow
 _LEAST_ROWS = 5
-_MOST_STEPS = 100
+MOST_STEPS = 100  # of a search
 _LEAST_PER_S, _MOST_PER_S = 0.1, 1e8
 _MOST_CORRELATION = 0.9
 
@@ -74,7 +76,7 @@ class Plan(NamedTuple):
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="capacity"):
-    """What a search found. `status` is found, at_least (the load generator is the limit), none or incomplete."""
+    """What a search found. `status` is found, at_least (no higher rate was shown to fail), none or incomplete."""
 
     version: int = VERSION
     status: str
@@ -92,7 +94,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 
 
 def next_step(steps: Sequence[Step], *, first_per_s: float, resolution: float) -> Plan | None:
-    """The step that follows those that were done; None when the search is over.
+    """The step that follows those that were done; None when the search is complete.
 
     The rate doubles while it is sustained (or halves until it is), then the gap between the highest sustained rate and
     the lowest other one above it is halved (as factors), then the highest sustained one is confirmed three times. What
@@ -100,8 +102,6 @@ def next_step(steps: Sequence[Step], *, first_per_s: float, resolution: float) -
     """
     if not steps:
         return Plan(first_per_s, "growth")
-    if len(steps) >= _MOST_STEPS:
-        return None
     last = steps[-1]
     if last.outcome in _ATTEMPTS and last.rate_per_s not in _failed(steps):
         return Plan(last.rate_per_s, last.phase, 2 ** _repeated(steps))
@@ -124,20 +124,34 @@ def bounds(steps: Sequence[Step]) -> tuple[float | None, float]:
     ), high
 
 
-def judge(report: Report, plan: Plan, *, ratio: float) -> Step:
+class Sent(NamedTuple):
+    """How the producers of a step sent together: the sum of their rates, and how far apart they began."""
+
+    rate_per_s: float
+    skew_s: float
+
+
+def sent_by(producers: Sequence[ProducerResult]) -> Sent:
+    """The merged result spreads all messages over the time from the first one's start to the last one's end."""
+    starts_s = [datetime.fromisoformat(one.started_at).timestamp() for one in producers]
+    return Sent(sum(one.summary.send_rate_per_s or 0 for one in producers), max(starts_s) - min(starts_s))
+
+
+def judge(report: Report, plan: Plan, sent: Sent) -> Step:
     """What one step showed: a report of all its processes, whose limits are those that a sustained rate must keep."""
     assert report.producer is not None and report.consumer is not None
-    sent, read = report.producer.summary, report.consumer.summary
-    growth = growth_of(backlog_while_sending(report))
-    shares = [value / (plan.rate_per_s * ratio) for value in growth] if growth is not None else [None] * 3
-    outcome, reason = _outcome(report, plan, shares[1:], ratio=ratio)
+    read = report.consumer.summary
+    growth = growth_of(backlog_while_sending(report, skew_s=sent.skew_s))
+    results_per_s = plan.rate_per_s * (report.expect_ratio or 1)
+    shares = [value / results_per_s for value in growth] if growth is not None else [None] * 3
+    outcome, reason = _outcome(report, plan, sent, shares[1:])
     return Step(
         rate_per_s=plan.rate_per_s,
         phase=plan.phase,
         outcome=outcome,
         reason=reason,
-        sent_per_s=sent.send_rate_per_s,
-        acknowledged=sent.acknowledged,
+        sent_per_s=sent.rate_per_s,
+        acknowledged=report.producer.summary.acknowledged,
         results=read.messages_read,
         growth=shares[0],
         growth_low=shares[1],
@@ -146,13 +160,15 @@ def judge(report: Report, plan: Plan, *, ratio: float) -> Step:
     )
 
 
-def _outcome(report: Report, plan: Plan, bounds: Sequence[float | None], *, ratio: float) -> tuple[str, str]:
+def _outcome(report: Report, plan: Plan, sent: Sent, bounds: Sequence[float | None]) -> tuple[str, str]:
     """The outcome of a step with its reason, the surest first."""
-    assert report.producer is not None
-    sent, (low, high) = report.producer.summary, bounds
-    if sent.not_sent or (sent.send_rate_per_s or 0) < _LEAST_REACHED * plan.rate_per_s:
-        return GENERATOR, f"the load generator is the limit: it sent {sent.send_rate_per_s or 0:.6g} messages/s"
-    failed = [*_missing(report, ratio), *(one.sentence for one in report.limits if one.exceeded)]
+    assert report.producer is not None and report.consumer is not None
+    if report.producer.summary.not_sent or sent.rate_per_s < _LEAST_REACHED * plan.rate_per_s:
+        return GENERATOR, _too_slow(report.producer.summary, sent)
+    low, high = bounds
+    failed = [*_missing(report), *(one.sentence for one in report.limits if one.exceeded)]
+    if not report.consumer.summary.measured:
+        failed.insert(0, "nothing could be measured")
     if low is not None and low >= MOST_GROWTH:
         failed.insert(0, f"the backlog grew by at least {low:.1%} of the rate")
     if failed:
@@ -164,26 +180,29 @@ def _outcome(report: Report, plan: Plan, bounds: Sequence[float | None], *, rati
     return SUSTAINED, f"the backlog grew by less than {max(high, 0.0005):.1%} of the rate"
 
 
-def _missing(report: Report, ratio: float) -> Iterator[str]:
+def _too_slow(summary: ProducerSummary, sent: Sent) -> str:
+    """Whether it waits for itself or for the brokers is for the reader to see, by the acknowledgements."""
+    waited = "" if summary.ack_ms.p99 is None else f", 99 % acknowledged within {summary.ack_ms.p99:.4g} ms"
+    return f"the load generator is the limit: it sent {sent.rate_per_s:.6g} messages/s{waited}"
+
+
+def _missing(report: Report) -> Iterator[str]:
     """What was sent and did not get through."""
-    assert report.producer is not None and report.consumer is not None
-    sent, read = report.producer.summary, report.consumer.summary
+    assert report.producer is not None
+    sent = report.producer.summary
     if sent.acknowledged != sent.messages:
         yield f"{sent.messages - sent.acknowledged} messages were not acknowledged"
-    lost = report.ledger.lost if report.ledger is not None else None
-    missing = round(sent.acknowledged * ratio) - read.messages_read
-    if lost:
-        yield f"{lost} messages were lost"
-    elif lost is None and missing > 0:
-        yield f"{missing} results did not come"
+    if report.missing and report.missing > 0:
+        lost = report.ledger is not None and report.ledger.lost
+        yield f"{report.missing} {'messages were lost' if lost else 'results did not come'}"
 
 
-def backlog_while_sending(report: Report) -> list[BacklogRow]:
+def backlog_while_sending(report: Report, *, skew_s: float = 0.0) -> list[BacklogRow]:
     """The rows of the backlog in which messages were sent all the time, by Kafka's timestamps alone.
 
     The first row is partial, and what was in flight during the warm-up is missing there. A row that ends at E and has
     the least delta d tells that a message was sent at E - d at the latest; the greatest of these is at most a row
-    behind the last message sent.
+    behind the last message sent. Producers that began `skew_s` apart end so, too; their beginnings are in the warm-up.
     """
     assert report.consumer is not None
     rows = report.consumer.summary.series
@@ -192,6 +211,7 @@ def backlog_while_sending(report: Report) -> list[BacklogRow]:
     width_ms = 1_000 * max(rows[0].width_s, report.backlog[0].width_s)
     first_ms = rows[0].start_ms + width_ms
     last_ms = max(row.start_ms + 1_000 * row.width_s - row.min_ms for row in rows) - width_ms
+    last_ms -= math.ceil(1_000 * skew_s)
     return [row for row in report.backlog if row.start_ms >= first_ms and row.start_ms + width_ms <= last_ms]
 
 
@@ -219,7 +239,11 @@ def growth_of(rows: Sequence[BacklogRow]) -> Growth | None:
 
 
 def found(steps: Sequence[Step], *, resolution: float, complete: bool) -> tuple[str, float | None, str, str]:
-    """Status, capacity, its line and what bounded it."""
+    """Status, capacity, its line and what bounded it.
+
+    The margin is the resolution, or more where the next rate that was surely not sustained is further away: between
+    the two are rates of which nothing could be said.
+    """
     low, high = bounds(steps)
     failed = [one for one in steps if one.rate_per_s == high and one.outcome != SUSTAINED]
     bounded_by = f"at {high:g} messages/s {failed[-1].reason}" if failed else "nothing yet"
@@ -228,9 +252,20 @@ def found(steps: Sequence[Step], *, resolution: float, complete: bool) -> tuple[
         return "incomplete", low, f"capacity: not found, as the search did not end; {known}", bounded_by
     if low is None:
         return "none", None, "capacity: none: no rate was sustained", bounded_by
-    if not failed or failed[-1].outcome == GENERATOR:
-        return "at_least", low, f"capacity: at least {low:g} messages/s; the load generator is the limit", bounded_by
-    return "found", low, f"capacity: {low:g} messages/s ± {100 * resolution:g} %", bounded_by
+    surely_not = [one.rate_per_s for one in steps if one.outcome == NOT_SUSTAINED and one.rate_per_s > low]
+    if not surely_not:
+        why = _why_no_bound(failed[-1].outcome if failed else "", high)
+        return "at_least", low, f"capacity: at least {low:g} messages/s; {why}", bounded_by
+    margin = resolution if min(surely_not) == high else max(resolution, min(surely_not) / low - 1)
+    return "found", low, f"capacity: {low:g} messages/s ± {100 * margin:.3g} %", bounded_by
+
+
+def _why_no_bound(outcome: str, per_s: float) -> str:
+    if outcome == GENERATOR:
+        return "the load generator is the limit"
+    if outcome == UNDECIDED:
+        return f"whether {per_s:g} messages/s are sustained could not be decided"
+    return "higher rates are not tried"
 
 
 def _failed(steps: Sequence[Step]) -> set[float]:

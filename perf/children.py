@@ -36,7 +36,7 @@ class Child:
     """A process whose output (stdout and stderr) goes to a file."""
 
     def __init__(self, name: str, command: Sequence[str], output: Path, environment: Mapping[str, str]) -> None:
-        self.name, self.output = name, output
+        self.name, self.output, self.was_stopped = name, output, False
         with output.open("wb") as file:
             self._process = subprocess.Popen(  # noqa: S603 (our own scripts)
                 [sys.executable, *command],
@@ -71,6 +71,7 @@ class Child:
     def send(self, number: int) -> None:
         """Send a signal, if it still runs."""
         if self._process.poll() is None:
+            self.was_stopped = True
             self._process.send_signal(number)
 
     def end(self) -> None:

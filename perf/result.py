@@ -191,7 +191,7 @@ def _require_intact(result: Result) -> None:
 
 
 def _merged(results: Sequence[Result]) -> Result:
-    starts_ms = [_epoch_ms(result.started_at) for result in results]
+    starts_ms = [epoch_ms(result.started_at) for result in results]
     first_ms = min(starts_ms)
     spans_s = [
         round((start_ms - first_ms) / 1000 + result.summary.elapsed_s, 6)
@@ -304,5 +304,6 @@ def _versions(several: Sequence[Mapping[str, str]]) -> dict[str, str]:
     return {name: _joined(versions[name] for versions in several if name in versions) for name in names}
 
 
-def _epoch_ms(moment: str) -> int:
+def epoch_ms(moment: str) -> int:
+    """A result's `started_at` in milliseconds since the epoch."""
     return round(datetime.fromisoformat(moment).timestamp() * 1000)

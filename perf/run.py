@@ -5,10 +5,11 @@ A report is what PerfReport.py writes as JSON and what the renderers show; its s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -17,7 +18,10 @@ from .limits import Limit, Outcome, metrics_of
 from .process import SIGNALLED, ExitCode, first_of
 from .result import VERSION, ConsumerResult, ProducerResult, Result, ResultError
 from .series import BacklogRow, TimeSeries
+from .stats import INVALID
 from .trace import LedgerCounts, Origin, origin_of
+
+_MOST_CHANCE = 4.0  # standard deviations
 
 
 class JudgedLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +34,11 @@ class JudgedLimit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="report"):
-    """One run. `status` is valid, uncertain, exceeded, incomplete or invalid; `verdict` says it in a sentence."""
+    """One run. `status` is valid, uncertain, exceeded, incomplete or invalid; `verdict` says it in a sentence.
+
+    `missing`: how many of the results that `expect_ratio` lets expect did not come; below 0 when more came. None where
+    nothing was declared, or one side is not known.
+    """
 
     version: int = VERSION
     status: str
@@ -45,27 +53,43 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="r
     backlog: list[BacklogRow]
     producer: ProducerResult | None
     consumer: ConsumerResult | None
+    expect_ratio: float | None = None
+    missing: int | None = None
 
 
-def read(path: Path) -> list[Result]:
-    """The results in a file: one, those of a report, or those of all files *.json of a folder. Raises ResultError."""
-    if path.is_dir():
-        return _of_folder(path)
-    kept = result.read_as(path, Report | ConsumerResult | ProducerResult)
-    if isinstance(kept, Report):
-        return _results_in(kept)
-    return [kept]
+class Found(NamedTuple):
+    """Results, and what a report that they come from knows beside them: arguments of `report_of`."""
+
+    results: list[Result]
+    ended: Mapping[str, int]
+    expect_ratio: float | None
 
 
-def _of_folder(path: Path) -> list[Result]:
+def read(*paths: Path) -> Found:
+    """The results in files: one each, those of a report, or of all files *.json of a folder. Raises ResultError."""
+    kept = [one for path in paths for one in (_of_folder(path) if path.is_dir() else [_read(path)])]
+    reports = [one for one in kept if isinstance(one, Report)]
+    return Found(
+        [part for one in kept for part in (_results_in(one) if isinstance(one, Report) else [one])],
+        {sentence: report.exit_code for report in reports for sentence in report.ended},
+        next((report.expect_ratio for report in reports if report.expect_ratio), None),
+    )
+
+
+def _read(path: Path) -> Report | Result:
+    found: Report | Result = result.read_as(path, Report | ConsumerResult | ProducerResult)
+    return found
+
+
+def _of_folder(path: Path) -> Sequence[Report | Result]:
     """A report has its processes' results in it, which are not to be counted twice where they lie beside it."""
-    kept = [result.read_as(file, Report | ConsumerResult | ProducerResult) for file in _result_files(path)]
+    kept = [_read(file) for file in _result_files(path)]
     reports = [one for one in kept if isinstance(one, Report)]
     if len(reports) > 1:
         raise ResultError(f"the folder {path} has several reports: give the one that is meant")
     if not kept:
         raise ResultError(f"there is no result (*.json) in the folder {path}")
-    return _results_in(reports[0]) if reports else kept
+    return reports or kept
 
 
 def _result_files(path: Path) -> list[Path]:
@@ -84,11 +108,13 @@ def report_of(
     limits: Sequence[Limit] = (),
     ended: Mapping[str, int] = MappingProxyType({}),
     consumers_known: int | None = None,
+    expect_ratio: float | None = None,
 ) -> Report:
     """Everything about one run. Raises ResultError for results that do not belong together, or a damaged one.
 
     `ended`: sentences about processes that are not in `results`, with the exit code that each leads to.
-    `consumers_known`: how many there were, where the results are not one for each.
+    `consumers_known`: how many there were, where the results are not one for each. `expect_ratio`: results for each
+    message; where it is given, results that did not come make the run incomplete.
     """
     producers = [one for one in results if isinstance(one, ProducerResult)]
     consumers = [one for one in results if isinstance(one, ConsumerResult)]
@@ -99,11 +125,14 @@ def report_of(
     for found in (producer and producer.summary, consumer and consumer.summary, ledger):
         metrics |= metrics_of(found) if found is not None else {}
     judged = [_judged(limit.check(metrics)) for limit in limits]
+    missing = _missing(producer, consumer, ledger, expect_ratio)
     codes = _codes(producer, consumer, results, exceeded=any(one.exceeded for one in judged)) | set(ended.values())
-    status, said = _status(consumer, codes), [*ended, *_ended(results, codes)]
+    if missing and missing > 0 and ExitCode.NO_MEASUREMENT not in codes:
+        codes.add(ExitCode.NOT_ACKNOWLEDGED)
+    status, said = _status(consumer, codes), list(dict.fromkeys([*ended, *_ended(results, codes)]))
     return Report(
         status=status,
-        verdict=_verdict(status, producer, consumer, ledger, judged, ended=said),
+        verdict=_verdict(status, producer, consumer, ledger, judged, ended=said, missing=missing),
         exit_code=first_of(codes),
         ended=said,
         sources=[Path(source).name for source in sources],
@@ -114,6 +143,20 @@ def report_of(
         backlog=TimeSeries.from_state(consumer.series).backlog() if consumer is not None else [],
         producer=producer,
         consumer=consumer,
+        expect_ratio=expect_ratio,
+        missing=missing,
+    )
+
+
+def report_at(*paths: Path, limits: Sequence[Limit] = (), expect_ratio: float | None = None) -> Report:
+    """The report of what is in files or folders; `expect_ratio` comes before that of a report in them."""
+    found = read(*paths)
+    return report_of(
+        found.results,
+        sources=map(str, paths),
+        limits=limits,
+        ended=found.ended,
+        expect_ratio=expect_ratio or found.expect_ratio,
     )
 
 
@@ -135,6 +178,31 @@ def _ledger(producers: Sequence[ProducerResult], consumers: Sequence[ConsumerRes
             if origin is not None:
                 expected[origin] = expected.get(origin, 0) + count
     return total.counts(expected if producers else None, result.ledgers_of(producers))
+
+
+def _missing(
+    producer: ProducerResult | None,
+    consumer: ConsumerResult | None,
+    ledger: LedgerCounts | None,
+    expect_ratio: float | None,
+) -> int | None:
+    """See Report. Marks tell better than numbers, where each message makes a result of its own."""
+    if expect_ratio is None or producer is None or consumer is None:
+        return None
+    if expect_ratio == 1 and ledger is not None and ledger.lost:
+        return ledger.lost
+    expected = producer.summary.acknowledged * expect_ratio
+    missing = round(expected) - consumer.summary.messages_read
+    return missing if abs(missing) > most_by_chance(expected, expect_ratio) else 0
+
+
+def most_by_chance(expected: float, ratio: float) -> float:
+    """By how much the number of results may differ from what is expected.
+
+    A ratio that is no whole number is a mean. What passes a filter is binomial, what makes several results Poisson at
+    the most, whose standard deviation is the root of what is expected; and one more, for what is aggregated.
+    """
+    return 0.0 if ratio.is_integer() else 1 + _MOST_CHANCE * math.sqrt(expected)
 
 
 def _codes(
@@ -183,31 +251,57 @@ def _verdict(
     limits: Sequence[JudgedLimit],
     *,
     ended: Sequence[str],
+    missing: int | None,
 ) -> str:
     """The run in one sentence, its worst first."""
-    if status == "invalid" and consumer is not None:
-        return f"{consumer.summary.verdict}."
-    parts = []
     sent = producer.summary if producer is not None else None
-    if status == "incomplete" and ended and (sent is None or sent.acknowledged == sent.messages):
+    parts = [] if sent is None or sent.acknowledged == sent.messages else [
+        f"{sent.messages - sent.acknowledged:,} of {sent.messages:,} messages sent were not acknowledged"
+    ]  # fmt: skip
+    if status == "invalid":
+        return _as_sentence([*_why_invalid(consumer, ended), *parts])
+    if status == "incomplete" and ended and not parts:
         parts.append(ended[0])
-    if sent is not None and sent.acknowledged != sent.messages:
-        parts.append(f"{sent.messages - sent.acknowledged:,} of {sent.messages:,} messages sent were not "
-                     "acknowledged")  # fmt: skip
+    if missing and missing > 0:
+        lost = ledger is not None and ledger.lost
+        parts.append(
+            f"{missing:,} {'messages were lost' if lost else 'of the results that were expected did not come'}"
+        )
     broken = [one for one in limits if one.exceeded]
     if broken:
         first = broken[0].sentence.removesuffix(": exceeded")
         parts.append(f"{len(broken)} of {len(limits)} limits exceeded ({first})")
     if consumer is not None:
         parts += _of_deltas(consumer, uncertain=status == "uncertain")
-    elif producer is not None and status != "incomplete":
-        parts.append(f"all {producer.summary.messages:,} messages were acknowledged")
-    if ledger is not None and ledger.lost is not None:
-        parts.append(f"{ledger.lost:,} lost" if ledger.lost else "none lost")
+    elif sent is not None and status != "incomplete":
+        parts.append(f"all {sent.messages:,} messages were acknowledged")
+    parts += _of_results(ledger, missing, known=not ended)
     if limits and not broken:
         parts.append(f"{'the limit holds' if len(limits) == 1 else f'all {len(limits)} limits hold'}")
+    return _as_sentence(parts)
+
+
+def _as_sentence(parts: Sequence[str]) -> str:
     sentence = "; ".join(parts)
     return f"{sentence[:1].upper()}{sentence[1:]}."
+
+
+def _why_invalid(consumer: ConsumerResult | None, ended: Sequence[str]) -> list[str]:
+    if consumer is not None and not consumer.summary.is_valid:
+        return [consumer.summary.verdict]
+    return [f"{INVALID}: {ended[0] if ended else 'there is no measurement'}"]
+
+
+def _of_results(ledger: LedgerCounts | None, missing: int | None, *, known: bool) -> list[str]:
+    """What became of the messages. `known`: every process told what it did, so that "none" can be said."""
+    parts = []
+    if ledger is not None and ledger.lost and not missing:
+        parts.append(f"{ledger.lost:,} lost")
+    elif ledger is not None and ledger.lost == 0 and known and not ledger.unexpected:
+        parts.append("none lost")
+    if missing and missing < 0:
+        parts.append(f"{-missing:,} results more than were expected")
+    return parts
 
 
 def _of_deltas(consumer: ConsumerResult, *, uncertain: bool) -> list[str]:

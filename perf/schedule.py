@@ -59,7 +59,7 @@ class Step:
         return Step(self.from_per_s * factor, self.to_per_s * factor, self.duration_ns)
 
     def __str__(self) -> str:
-        rates = [f"{float(rate):.12g}" for rate in (self.from_per_s, self.to_per_s)]
+        rates = [_plain(rate) for rate in (self.from_per_s, self.to_per_s)]
         duration = f"{Decimal(self.duration_ns).scaleb(-9):f}".rstrip("0").rstrip(".")
         if self.from_per_s == self.to_per_s:
             return f"rate {rates[0]} for {duration}s"
@@ -116,6 +116,11 @@ def _step(text: str) -> Step:
     if not 0 < duration_ns <= _LONGEST_NS or max(rates) > _MOST_PER_S:
         raise ValueError(f"{_ALLOWED}; up to 1000 hours each, and 10^9 messages/s")
     return Step(rates[0], rates[1], duration_ns)
+
+
+def _plain(per_s: Fraction) -> str:
+    """A rate as `profile` takes it, without an exponent."""
+    return f"{Decimal(f'{float(per_s):.12g}'):f}"
 
 
 def _per_s(text: str) -> Fraction:

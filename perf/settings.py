@@ -81,6 +81,7 @@ class Settings:
     results_topic: str = "performance-test-results"
     duration_s: float | None = None
     count: int | None = None
+    linger_s: float | None = None
     idle_timeout_s: float | None = None
     start: str | int = "earliest"
     group: str | None = None
@@ -397,13 +398,13 @@ _OPTIONS = (
     Option("topic", "--topic", "TOPIC_NAME", _CONNECTION, topic_name, "performance-test",
            "the topic to send to, or to read"),
     Option("size", "--size", "SIZE", _SENDING, count_of, "10; no limit with --duration",
-           "messages that this process sends, such as 100000 or 100K"),
+           "messages that this process sends (PerfRun.py: all producers together), such as 100000 or 100K"),
     Option("file", "--file", "DATA_FILE", _SENDING, Path, f"{DEFAULT_DATA_FILES[0]} if there, else data/data.json",
            "the data set: a JSON array, an object, or NDJSON"),
     Option("keyname", "--keyname", "KEYNAME", _SENDING, attribute_path, "no key",
            "the attribute that becomes the message's key; dots lead into nested objects"),
     Option("rate_per_s", "--rate", "RATE", _SENDING, rate, "0: as fast as possible",
-           "messages per second of this process, on a fixed schedule (open loop)"),
+           "messages per second of this process (PerfRun.py: of all producers), on a fixed schedule (open loop)"),
     Option("profile", "--profile", "PROFILE", _SENDING, profile, "none",
            "a rate that changes, instead of --rate and --duration: 'rate 1000 for 60s, ramp 1000->20000 over 5m'"),
     Option("stamp", "--stamp", "STAMP", _SENDING, one_of("send", "intended"), "send",
@@ -416,8 +417,8 @@ _OPTIONS = (
            "begin when so many processes of the run are ready, such as producers:4,consumers:2"),
     Option("wait_timeout_s", "--wait-timeout", "WAIT_TIMEOUT", _RUN, seconds, "5m",
            "how long to wait for them; then exit code 3"),
-    Option("expect_ratio", "--expect-ratio", "EXPECT_RATIO", _RUN, ratio, "none: by --idle-timeout, or 30s",
-           "results for each input message: the run is over when so many were read"),
+    Option("expect_ratio", "--expect-ratio", "EXPECT_RATIO", _RUN, ratio, "none (PerfRun.py: 1)",
+           "results for each input message: the run is over when so many were read, and incomplete without them"),
     Option("runs_topic", "--runs-topic", "RUNS_TOPIC", _RUN, topic_name, "performance-test-runs",
            "where the processes of a run announce themselves"),
     Option("results_topic", "--results-topic", "RESULTS_TOPIC", _RUN, topic_name, "performance-test-results",
@@ -444,6 +445,8 @@ _OPTIONS = (
            "stop after this time, such as 30s or 5m"),
     Option("count", "--count", "COUNT", _ENDING, count_of, "none: until stopped",
            "stop after that many messages read"),
+    Option("linger_s", "--linger", "LINGER", _ENDING, seconds, "none: stop at once",
+           "after --count, read on until there was no message for so long"),
     Option("idle_timeout_s", "--idle-timeout", "IDLE_TIMEOUT", _ENDING, seconds, "none",
            "stop after this time without a message, such as 30s"),
     Option("windows", "--windows", "WINDOWS", _OUTPUT, windows, "100,1K,10K,100K",

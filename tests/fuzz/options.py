@@ -227,7 +227,7 @@ def _is_profile(text: str, value: Any) -> None:
 
 _MEANT: Mapping[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("size", "count", "partitions", "replication_factor", "producers"), _is_count),
-    **dict.fromkeys(("duration_s", "idle_timeout_s", "drain_timeout_s", "step_s"), _is_time),
+    **dict.fromkeys(("duration_s", "idle_timeout_s", "linger_s", "drain_timeout_s", "step_s"), _is_time),
     **dict.fromkeys(("group", "timestamp_header", "brokers", "topic"), _is_sendable),
     "keyname": _is_path,
     "timestamp_field": _is_readable_path,

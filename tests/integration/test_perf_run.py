@@ -144,3 +144,87 @@ def test_the_search_finds_the_capacity(scripts: Scripts, topics: tuple[str, str]
     assert "bounded by: at " in stdout
     assert [step["phase"] for step in found["steps"]].count("confirmation") >= 3
     assert "<html" in (scripts.folder / "run" / "capacity.html").read_text()
+
+
+def end(process: subprocess.Popen[str], script: str) -> None:
+    """Kill the child that runs this script."""
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if any(word.endswith(script) for word in child.cmdline()):
+            child.kill()
+            return
+    raise AssertionError(f"{script} does not run")
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "words"),
+    [
+        ("PerfConsumer.py", 5, "INVALID: the consumer was ended by SIGKILL and left no result"),
+        ("ProducerPerformance.py", 4, "The producer was ended by SIGKILL and left no result; half of "),
+    ],
+)
+def test_a_killed_process_is_no_valid_run(
+    scripts: Scripts, topics: tuple[str, str], script: str, code: int, words: str
+) -> None:
+    """What a side that was killed would have told is missing: said in the verdict, never "valid", nor "none lost"."""
+    start_operator(scripts, topics)
+    flags = ("--input", topics[0], "--output", topics[1], "--folder", "run", "--rate", "200", "--duration", "5m")
+    process = scripts.start("PerfRun.py", *flags, "--trace", "field:trace", "--drain-timeout", "2s")
+    assert process.stdout is not None
+    process.stdout.readline()  # the first average
+    end(process, script)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stdout + stderr
+    assert words in stdout and "none lost" not in stdout
+
+
+@pytest.mark.parametrize(
+    ("ratios", "code", "words"),  # of the operator, and as declared
+    [
+        (("0.5", "1"), 4, "of the results that were expected did not come; half of "),
+        (("0.5", "0.5"), 0, "Half of "),
+        (("2", "1"), 4, "The consumer had all results that were expected, and stopped, before the last message"),
+        (("2", "2"), 0, "Half of 4,000 results"),
+        (("1.01", "1"), 0, " results more than were expected."),
+    ],
+)
+def test_the_number_of_results_is_what_was_declared(
+    scripts: Scripts, topics: tuple[str, str], ratios: tuple[str, str], code: int, words: str
+) -> None:
+    """More or fewer results than --expect-ratio says are told; fewer, or unread ones, make the run incomplete."""
+    made, declared = ratios
+    start_operator(scripts, topics, "--ratio", made)
+    load: tuple[str, ...] = ("--rate", "400", "--size", "2000")
+    if (made, declared) == ("2", "1"):  # a pause that is longer than the consumer waits for more
+        load = ("--profile", "rate 500 for 2s, rate 0 for 8s, rate 1000 for 500ms")
+    code_found, stdout, stderr = run(scripts, topics, *load, "--expect-ratio", declared, "--drain-timeout", "1s")
+    assert code_found == code, stdout + stderr
+    assert words in stdout
+
+
+def test_a_secret_in_a_scenario_is_refused_before_anybody_sees_it(scripts: Scripts, tmp_path: Path) -> None:
+    """A secret in a scenario's config would stand in the children's flags: exit code 2, and it is not shown."""
+    (tmp_path / "bad.yaml").write_text("input: a\noutput: b\nconfig:\n  - sasl.password=hidden-word\n")
+    done = scripts.run("PerfRun.py", "--scenario", "bad.yaml")
+    assert done.returncode == 2
+    assert "sasl.password: secrets come from variables or files only" in done.stderr
+    assert "hidden-word" not in done.stdout + done.stderr
+    assert not (tmp_path / "perf-run").exists()
+
+
+def test_a_create_time_output_topic_is_measured_with_a_warning(scripts: Scripts, cluster: Cluster) -> None:
+    """The operator's own stamps are no reason to refuse: the report is uncertain, and says how to change the topic."""
+    topics = cluster.create_topic(), cluster.create_topic(timestamp_type="CreateTime")
+    start_operator(scripts, topics, "--delay-ms", "5")
+    code, _, stderr = run(scripts, topics, "--rate", "100", "--size", "200")
+    assert code == 0, stderr
+    assert f"! {topics[1]} is CreateTime: the operator chooses its stamps" in stderr
+    assert written(scripts, "report.json")["status"] == "uncertain"
+
+
+def test_producers_share_a_size_exactly(scripts: Scripts, topics: tuple[str, str]) -> None:
+    """Three producers send ten messages together, not twelve; for fewer messages than producers there is no share."""
+    start_operator(scripts, topics)
+    code, _, stderr = run(scripts, topics, "--size", "10", "--producers", "3")
+    assert code == 0, stderr
+    assert written(scripts, "report.json")["producer"]["summary"]["acknowledged"] == 10
+    assert run(scripts, topics, "--size", "2", "--producers", "3")[0] == 2

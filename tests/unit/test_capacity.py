@@ -44,18 +44,27 @@ def pipeline(
         yield int(completed_ms), int(completed_ms) - int(arrived_ms)
 
 
-def report(samples: list[Sample], *, rate_per_s: float, limits: tuple[str, ...] = (), **sent: object) -> Report:
+def report(
+    samples: list[Sample], *, rate_per_s: float, limits: tuple[str, ...] = (), ratio: float = 1.0, **sent: object
+) -> Report:
     """The report of a step at this rate."""
     sending = producer(len(samples))
     figures = {"send_rate_per_s": rate_per_s, "target_rate_per_s": rate_per_s, **sent}
     sending = msgspec.structs.replace(sending, summary=msgspec.structs.replace(sending.summary, **figures))
-    return report_of([sending, consumer(samples)], sources=[], limits=[parse(text) for text in limits])
+    declared = [parse(text) for text in limits]
+    return report_of([sending, consumer(samples)], sources=[], limits=declared, expect_ratio=ratio)
+
+
+def judged(found: Report, plan: Plan) -> Step:
+    """What the step of one producer showed."""
+    assert found.producer is not None
+    return capacity.judge(found, plan, capacity.sent_by([found.producer]))
 
 
 def held(plan: Plan, **pipeline_is: object) -> Step:
     """A step of the search on a simulated pipeline."""
     samples = list(pipeline(plan.rate_per_s, **pipeline_is))  # type: ignore[arg-type]
-    return capacity.judge(report(samples, rate_per_s=plan.rate_per_s), plan, ratio=1.0)
+    return judged(report(samples, rate_per_s=plan.rate_per_s), plan)
 
 
 def search(hold: Callable[[Plan, int], Step], *, first_per_s: float = 100, resolution: float = 0.05) -> list[Step]:
@@ -143,6 +152,35 @@ def test_a_producer_that_is_too_slow_is_said() -> None:
     assert "the load generator is the limit" in line
 
 
+def test_an_upper_bound_is_claimed_only_where_a_rate_failed() -> None:
+    """Above 490 nothing decides: a lower bound, or a margin as wide as the way to the next rate that surely fails."""
+    steps = search(lambda plan, _: outcome(plan, SUSTAINED if plan.rate_per_s <= 490 else UNDECIDED))
+    status, per_s, line, _ = capacity.found(steps, resolution=0.05, complete=True)
+    low, high = capacity.bounds(steps)
+    assert (status, per_s) == ("at_least", low)
+    assert (
+        line == f"capacity: at least {low:g} messages/s; whether {high:g} messages/s are sustained could not be decided"
+    )
+
+    def hold(plan: Plan, _: int) -> Step:
+        return outcome(
+            plan, SUSTAINED if plan.rate_per_s <= 490 else UNDECIDED if plan.rate_per_s <= 580 else NOT_SUSTAINED
+        )
+
+    steps = search(hold)
+    status, per_s, line, _ = capacity.found(steps, resolution=0.05, complete=True)
+    above = min(step.rate_per_s for step in steps if step.outcome == NOT_SUSTAINED)
+    assert status == "found" and per_s is not None
+    assert line == f"capacity: {per_s:g} messages/s ± {100 * (above / per_s - 1):.3g} %"
+
+
+def test_a_search_that_goes_on_is_not_complete() -> None:
+    """However many steps were done: the next one is there as long as something is open."""
+    steps = [outcome(Plan(100, "growth"), SUSTAINED), outcome(Plan(200, "growth"), NOT_SUSTAINED)] * 60
+    assert len(steps) > capacity.MOST_STEPS
+    assert capacity.next_step(steps, first_per_s=100, resolution=0.05) is not None
+
+
 @pytest.mark.parametrize("complete", [True, False])
 def test_no_capacity_is_said(complete: bool) -> None:
     """A pipeline that sustains nothing has none; a search that was stopped claims none."""
@@ -159,21 +197,54 @@ def test_what_makes_a_step_not_sustained() -> None:
     """Loss, a limit, missing acknowledgements and a slow producer each show, with their figures."""
     good, plan = list(pipeline(100, service_ms=5)), Plan(100, "growth")
 
-    def judged(**sent: object) -> tuple[str, str]:
-        step = capacity.judge(report(good, rate_per_s=100, **sent), plan, ratio=1.0)  # type: ignore[arg-type]
+    def told(**sent: object) -> tuple[str, str]:
+        step = judged(report(good, rate_per_s=100, **sent), plan)  # type: ignore[arg-type]
         return step.outcome, step.reason
 
-    assert judged()[0] == SUSTAINED
-    assert judged(messages=2_010, acknowledged=2_010) == (NOT_SUSTAINED, "3 results did not come")  # 7 in the warm-up
-    assert judged(messages=2_010) == (NOT_SUSTAINED, "10 messages were not acknowledged")
-    assert judged(limits=("p50 > 1ms",)) == (NOT_SUSTAINED, "p50 > 1ms: p50 is 5 ms: exceeded")
-    assert judged(send_rate_per_s=98.0)[0] == judged(not_sent=1)[0] == GENERATOR
+    assert told()[0] == SUSTAINED
+    assert told(messages=2_010, acknowledged=2_010) == (NOT_SUSTAINED, "3 results did not come")  # 7 in the warm-up
+    assert told(messages=2_010) == (NOT_SUSTAINED, "10 messages were not acknowledged")
+    assert told(limits=("p50 > 1ms",)) == (NOT_SUSTAINED, "p50 > 1ms: p50 is 5 ms: exceeded")
+    assert told(send_rate_per_s=98.0)[0] == told(not_sent=1)[0] == GENERATOR
+    assert "it sent 98 messages/s, 99 % acknowledged within " in told(send_rate_per_s=98.0)[1]
+
+
+def test_a_step_in_which_nothing_was_measured_is_not_sustained() -> None:
+    """A rate at which no result comes in time is too high."""
+    step = judged(report([], rate_per_s=100, messages=500, acknowledged=500), Plan(100, "growth"))
+    assert step.outcome == NOT_SUSTAINED
+    assert step.reason == "nothing could be measured; 493 results did not come"
+
+
+def test_a_random_filter_is_sustained() -> None:
+    """A filter that lets 48 or 52 of 100 through drops nothing that it should not; one that lets 30 through does."""
+    for share, outcome_name in ((0.48, SUSTAINED), (0.52, SUSTAINED), (0.3, NOT_SUSTAINED)):
+        chance = random.Random(7)
+        samples = [sample for sample in pipeline(100, service_ms=5) if chance.random() < share]
+        found = report(samples, rate_per_s=100, ratio=0.5, messages=2_000, acknowledged=2_000)
+        assert judged(found, Plan(100, "growth")).outcome == outcome_name
+
+
+def test_producers_side_by_side_are_judged_by_their_own_rates() -> None:
+    """Two of 50/s that began 2 s apart sent 100/s together; what one of them sent alone at the end is left out."""
+    one = producer(2_000)
+    halves = [
+        msgspec.structs.replace(
+            one, started_at=f"2026-11-23T08:00:0{at}.000+00:00",
+            summary=msgspec.structs.replace(one.summary, send_rate_per_s=50.0),
+        )
+        for at in (0, 2)
+    ]  # fmt: skip
+    sent = capacity.sent_by(halves)
+    assert sent == (100.0, 2.0)
+    found = report(list(pipeline(100, service_ms=5)), rate_per_s=100)
+    assert len(backlog_while_sending(found)) - len(backlog_while_sending(found, skew_s=sent.skew_s)) == 2
 
 
 def test_a_step_of_a_few_seconds_is_not_judged() -> None:
     """With fewer than five whole seconds nothing is said of the backlog."""
     samples = list(pipeline(100, service_ms=5, seconds=5))
-    step = capacity.judge(report(samples, rate_per_s=100), Plan(100, "growth"), ratio=1.0)
+    step = judged(report(samples, rate_per_s=100), Plan(100, "growth"))
     assert (step.outcome, step.growth) == (UNDECIDED, None)
 
 
@@ -190,8 +261,7 @@ def test_only_time_in_which_messages_were_sent_counts() -> None:
 def test_results_for_several_inputs_count_by_the_ratio() -> None:
     """With two results for each message the backlog is one of results, and its growth a share of their rate."""
     samples = [sample for sample in pipeline(100, service_ms=12) for _ in range(2)]
-    whole = report(samples, rate_per_s=100, messages=2_000, acknowledged=2_000)
-    step = capacity.judge(whole, Plan(100, "growth"), ratio=2.0)
+    step = judged(report(samples, rate_per_s=100, ratio=2.0, messages=2_000, acknowledged=2_000), Plan(100, "growth"))
     assert step.growth == pytest.approx(1 - 1_000 / 12 / 100, abs=0.01)
 
 

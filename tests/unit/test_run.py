@@ -14,7 +14,7 @@ from simulated import START_MS, Sample, consumer, producer
 from perf import result
 from perf.limits import parse
 from perf.result import Result, ResultError
-from perf.run import read, report_of
+from perf.run import read, report_at, report_of
 from perf.series import TimeSeries
 
 GOOD = [(number * 10, 5 + number % 7) for number in range(400)]
@@ -72,16 +72,70 @@ def test_lost_messages_stand_in_the_verdict() -> None:
     )
 
 
+def test_results_that_did_not_come_make_a_run_incomplete() -> None:
+    """Of 500 messages 400 came out: with a ratio declared that is 4; without, an operator may drop what it likes."""
+    results: list[Result] = [consumer(GOOD), producer(500)]
+    read_in_all = 400 + 7  # 7 in the warm-up
+    assert report_of(results, sources=[]).exit_code == 0
+    found = report_of(results, sources=[], expect_ratio=1.0)
+    assert (found.status, found.exit_code, found.missing) == ("incomplete", 4, 500 - read_in_all)
+    assert found.verdict.startswith("93 of the results that were expected did not come; half of 400")
+    more = report_of([consumer(GOOD), producer(200)], sources=[], expect_ratio=1.0)
+    assert (more.status, more.exit_code, more.missing) == ("valid", 0, 200 - read_in_all)
+    assert more.verdict.endswith("; 207 results more than were expected.")
+
+
+@pytest.mark.parametrize(("sent", "missing"), [(814, 0), (900, 0), (1_100, 143), (600, -107)])
+def test_a_ratio_that_is_a_mean_leaves_room_for_chance(sent: int, missing: int) -> None:
+    """A filter lets about half of the messages through: four standard deviations are chance, more is not."""
+    found = report_of([consumer(GOOD), producer(sent)], sources=[], expect_ratio=0.5)
+    assert found.missing == missing
+    assert found.exit_code == (4 if missing > 0 else 0)
+
+
+def test_lost_marks_make_a_run_incomplete_where_all_are_expected() -> None:
+    """With a mark on each message, what is missing is what was lost, whatever was doubled."""
+    marks = [b"r/p/0/0/%d" % number for number in [*range(390), *range(10)]]
+    found = report_of(
+        [consumer(GOOD, marks=marks), producer(400, marked={"r/p/0/0": 400})], sources=[], expect_ratio=1.0
+    )
+    assert (found.status, found.exit_code, found.missing) == ("incomplete", 4, 10)
+    assert found.verdict.startswith("10 messages were lost; half of")
+    assert "did not come" not in found.verdict and "; 10 lost" not in found.verdict
+
+
+def test_nobody_says_none_lost_where_a_process_said_nothing() -> None:
+    """Marks of a producer without a result, or a process that left none, forbid it."""
+    results: list[Result] = [consumer(GOOD, marks=[b"r/p/0/0/1", b"r/q/0/0/1"]), producer(2, marked={"r/p/0/0": 2})]
+    assert "lost" in report_of(results, sources=[]).verdict  # message 0 of p
+    results = [consumer(GOOD, marks=[b"r/p/0/0/0", b"r/q/0/0/0"]), producer(1, marked={"r/p/0/0": 1})]
+    assert "lost" not in report_of(results, sources=[]).verdict  # q's are unexpected
+    results = [consumer(GOOD, marks=[b"r/p/0/0/0"]), producer(1, marked={"r/p/0/0": 1})]
+    assert "none lost" in report_of(results, sources=[]).verdict
+    assert "lost" not in report_of(results, sources=[], ended={"the producer-2 was ended by SIGKILL": 4}).verdict
+
+
+def test_a_run_without_a_consumers_result_is_invalid(tmp_path: Path) -> None:
+    """A consumer that was killed leaves no measurement: 5, and the verdict tells, also when it is read again."""
+    killed = {"the consumer was ended by SIGKILL and left no result": 5}
+    found = report_of([producer(9)], sources=[], ended=killed)
+    assert (found.status, found.exit_code) == ("invalid", 5)
+    assert found.verdict == "INVALID: the consumer was ended by SIGKILL and left no result."
+    result.write(tmp_path / "report.json", found)
+    assert report_at(tmp_path / "report.json").verdict == found.verdict
+    assert report_at(tmp_path / "report.json").exit_code == 5
+
+
 def test_a_report_can_be_read_as_results(tmp_path: Path) -> None:
     """A report of a report is the same one, and a folder is all the results in it."""
     first = report_of([producer(10), producer(5), consumer(GOOD)], sources=["a", "b", "c"])
     result.write(tmp_path / "report.json", first)
-    again = report_of(read(tmp_path / "report.json"), sources=["a", "b", "c"])
+    again = report_of(read(tmp_path / "report.json").results, sources=["a", "b", "c"])
     assert msgspec.structs.replace(again, producers=2) == first
     (tmp_path / "folder").mkdir()
     for name, one in (("p", producer(10)), ("q", producer(5)), ("c", consumer(GOOD))):
         result.write(tmp_path / "folder" / f"{name}.json", one)
-    assert report_of(read(tmp_path / "folder"), sources=["a", "b", "c"]) == first
+    assert report_of(read(tmp_path / "folder").results, sources=["a", "b", "c"]) == first
     (empty := tmp_path / "empty").mkdir()
     with pytest.raises(ResultError, match="there is no result"):
         read(empty)
@@ -92,10 +146,10 @@ def test_a_folder_with_its_report_counts_nothing_twice(tmp_path: Path) -> None:
     parts: list[Result] = [producer(10), consumer(GOOD)]
     for number, part in enumerate(parts):
         result.write(tmp_path / f"{number}.json", part)
-    alone = read(tmp_path)
+    alone = read(tmp_path).results
     result.write(tmp_path / "report.json", report_of(parts, sources=["x"]))
     (tmp_path / "capacity.json").write_text('{"kind":"capacity","version":1}')
-    assert sorted(map(repr, read(tmp_path))) == sorted(map(repr, alone))
+    assert sorted(map(repr, read(tmp_path).results)) == sorted(map(repr, alone))
     result.write(tmp_path / "other.json", report_of(parts, sources=["y"]))
     with pytest.raises(ResultError, match="several reports"):
         read(tmp_path)

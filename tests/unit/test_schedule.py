@@ -159,3 +159,10 @@ def test_what_is_no_profile_is_refused(text: str) -> None:
     """A step that is not understood, takes no time, or a profile without any message is an error that says what is."""
     with pytest.raises(ValueError, match="steps such as"):
         profile(text)
+
+
+def test_a_slow_profile_can_be_read_again() -> None:
+    """A rate under 0.0001 messages/s is written without an exponent, which no profile has."""
+    slow = profile("rate 0.00005 for 10h").scaled(Fraction(1, 2))
+    assert str(slow) == "rate 0.000025 for 36000s"
+    assert profile(str(slow)).schedule().due_count(36_000 * 10**9) == 1
