@@ -228,7 +228,8 @@ def _is_profile(text: str, value: Any) -> None:
 _MEANT: Mapping[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("size", "count", "partitions", "replication_factor", "producers"), _is_count),
     **dict.fromkeys(("duration_s", "idle_timeout_s", "linger_s", "drain_timeout_s", "step_s"), _is_time),
-    **dict.fromkeys(("group", "timestamp_header", "brokers", "topic"), _is_sendable),
+    **dict.fromkeys(("group", "timestamp_header", "topic"), _is_sendable),
+    "brokers": lambda text, value: _is_sendable(",".join(place.strip() for place in text.split(",")), value),
     "keyname": _is_path,
     "timestamp_field": _is_readable_path,
     "rate_per_s": _is_rate,
