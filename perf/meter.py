@@ -121,9 +121,10 @@ class Meter:
     def _add(
         self, deltas_ms: Sequence[int], stamps_ms: Sequence[int], partitions: Sequence[int], received_ms: int
     ) -> list[Event]:
-        # when receiving, the delta is what is visible
+        if self._receiving:  # the delta is what is visible, and the results' time is that of receiving
+            return self.statistics.add(deltas_ms, [received_ms] * len(deltas_ms), partitions)
         ready_ms = self._ready_ms
-        if ready_ms and max(stamps_ms) >= min(ready_ms.values()) and not self._receiving:
+        if ready_ms and max(stamps_ms) >= min(ready_ms.values()):
             rows = zip(deltas_ms, stamps_ms, partitions, strict=True)
             pairs = [(delta, stamp) for delta, stamp, number in rows if stamp >= ready_ms.get(number, _NEVER_MS)]
             self.statistics.add_visible([delta for delta, _ in pairs], [stamp for _, stamp in pairs], received_ms)

@@ -255,7 +255,8 @@ def test_receive_latency_is_up_to_the_moment_of_receiving(odd: list[bytes]) -> N
     assert summary.delta_ms.min is not None and summary.delta_ms.max is not None
     assert 4_999 <= summary.delta_ms.min <= summary.delta_ms.max <= clock.now_ms() - start_ms + 1
     assert summary.verdict.startswith("valid")
-    assert [row.start_ms for row in summary.series] == [start_ms // 1_000 * 1_000]
+    (row,) = summary.series  # of the second of receiving, as a backlog by Little's law needs it
+    assert start_ms + 5_000 <= row.start_ms + 1_000 <= clock.now_ms() + 1_000
 
 
 def test_partitions_and_their_rows_come_from_the_messages() -> None:
