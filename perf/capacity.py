@@ -21,6 +21,7 @@ from .stats import ProducerSummary
 
 MOST_GROWTH = 0.01  # of the rate: by so much the backlog of a sustained rate may surely not grow
 CONFIRMATIONS = 3
+_MOST_RECHECKS = 3
 _FACTOR = 2.0
 _LEAST_REACHED = 0.99  # of the rate: below it the producer was too slow
 _LEAST_ROWS = 5
@@ -67,7 +68,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 class Plan(NamedTuple):
     """What to do next: hold this rate for so many times a step's usual duration.
 
-    `phase` is growth, bisection or confirmation.
+    `phase` is growth, bisection, recheck (of the upper end) or confirmation (of the lower one).
     """
 
     rate_per_s: float
@@ -97,8 +98,9 @@ def next_step(steps: Sequence[Step], *, first_per_s: float, resolution: float) -
     """The step that follows those that were done; None when the search is complete.
 
     The rate doubles while it is sustained (or halves until it is), then the gap between the highest sustained rate and
-    the lowest other one above it is halved (as factors), then the highest sustained one is confirmed three times. What
-    did not decide is held again, each time for twice as long; a rate that fails later counts as not sustained.
+    the lowest other one above it is halved (as factors), then both ends are confirmed: the upper one fails a second
+    time (else a third hold decides), the lower one is sustained three times more. What did not decide is held again,
+    each time for twice as long; a rate that fails later counts as not sustained.
     """
     if not steps:
         return Plan(first_per_s, "growth")
@@ -112,7 +114,9 @@ def next_step(steps: Sequence[Step], *, first_per_s: float, resolution: float) -
     middle = _rounded(math.sqrt(low * high), resolution)
     if high > low * (1 + resolution) and low < middle < high:
         return Plan(middle, "bisection")
-    confirmed = sum(one.rate_per_s == low and one.phase == "confirmation" and one.outcome == SUSTAINED for one in steps)
+    if _count(steps, high, outcome=NOT_SUSTAINED) == 1 and _count(steps, high, phase="recheck") < _MOST_RECHECKS:
+        return Plan(high, "recheck")
+    confirmed = _count(steps, low, phase="confirmation", outcome=SUSTAINED)
     return Plan(low, "confirmation") if confirmed < CONFIRMATIONS else None
 
 
@@ -269,12 +273,25 @@ def _why_no_bound(outcome: str, per_s: float) -> str:
 
 
 def _failed(steps: Sequence[Step]) -> set[float]:
-    """The rates that were not sustained, or not decided in any attempt."""
+    """The rates that were not sustained (nor more often so when held again), or not decided in any attempt."""
     return {
         one.rate_per_s
         for at, one in enumerate(steps, 1)
-        if one.outcome == NOT_SUSTAINED or _repeated(steps[:at]) >= _ATTEMPTS.get(one.outcome, math.inf)
+        if _repeated(steps[:at]) >= _ATTEMPTS.get(one.outcome, math.inf)
+        or (one.outcome == NOT_SUSTAINED and not _is_overturned(steps, one.rate_per_s))
     }
+
+
+def _is_overturned(steps: Sequence[Step], rate_per_s: float) -> bool:
+    """Whether a failure was a hiccup of the machine, which the majority of at least three holds shows."""
+    again = _count(steps, rate_per_s, phase="recheck", outcome=SUSTAINED)
+    return again > _count(steps, rate_per_s, outcome=NOT_SUSTAINED)
+
+
+def _count(steps: Sequence[Step], rate_per_s: float, **fields: str) -> int:
+    """How many steps of that rate have these values."""
+    those = (one for one in steps if one.rate_per_s == rate_per_s)
+    return sum(all(getattr(one, name) == value for name, value in fields.items()) for one in those)
 
 
 def _repeated(steps: Sequence[Step]) -> int:

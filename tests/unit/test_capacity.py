@@ -131,6 +131,20 @@ def test_a_rate_that_fails_when_confirmed_is_not_the_capacity() -> None:
     assert low is not None and 760 <= low <= 800 < high
 
 
+def test_a_hiccup_of_the_machine_does_not_bound_the_capacity() -> None:
+    """A rate that failed once is held again before it bounds the result: sustained twice then, it is sustained."""
+    seen: dict[float, int] = {}
+
+    def hold(plan: Plan, _: int) -> Step:
+        seen[plan.rate_per_s] = seen.get(plan.rate_per_s, 0) + 1
+        hiccup = plan.rate_per_s == 566 and seen[566] == 1
+        return outcome(plan, SUSTAINED if plan.rate_per_s <= 1_000 and not hiccup else NOT_SUSTAINED)
+
+    low, high = capacity.bounds(search(hold, first_per_s=566))
+    assert seen[566] == 3
+    assert low is not None and 950 <= low <= 1_000 < high
+
+
 def test_what_is_undecided_is_held_again_and_longer() -> None:
     """Hiccups do not halve the capacity; what stays undecided counts as not sustained."""
     seen: list[Plan] = []
