@@ -57,6 +57,10 @@ _TOO_MANY = (
     "the consumer had all results that were expected, and stopped, before the last message was sent: tell by "
     "--expect-ratio how many there are for each message"
 )
+_TOO_SLOW = (
+    f"the consumer stopped before the last message was sent, as no result came for {_IDLE_S:g} s: with --size, or --rate "
+    "and --duration, it knows how many to wait for"
+)
 _WARMUP_SHARE = 5  # of a step of the search
 
 
@@ -189,7 +193,7 @@ class Test:
             raise _failed(ran, folder)
         ended = dict(found for child in ran if (found := _bad_end(child, has_result=files[child.name].exists())))
         if _stopped_too_early(results):
-            ended[_TOO_MANY] = process.ExitCode.NOT_ACKNOWLEDGED
+            ended[_TOO_SLOW if _expected_results(options) is None else _TOO_MANY] = process.ExitCode.NOT_ACKNOWLEDGED
         return results, ended
 
     def drain(self, folder: Path) -> None:
@@ -272,7 +276,7 @@ class Test:
         yield from (_path("PerfConsumer.py"), "--topic", str(options.output_topic), "--from", "latest")
         yield from self._flags(*_CONNECTION, *_READING)
         ratio = options.expect_ratio or 1.0
-        count = _expected_results(options, ratio)
+        count = _expected_results(options)
         if count is not None:
             yield from ("--count", str(count), "--linger", f"{_LINGER_S if ratio.is_integer() else _IDLE_S:g}s")
         elif options.size is not None or options.duration_s is not None:
@@ -395,7 +399,7 @@ def _progress(step: Step) -> str:
     return f"{step.rate_per_s:>10g} messages/s {step.outcome.replace('_', ' '):<13} p99 {p99}; {step.reason}"
 
 
-def _expected_results(options: Settings, ratio: float) -> int | None:
+def _expected_results(options: Settings) -> int | None:
     """How many results will surely come; None where it is not known beforehand how many messages are sent."""
     from perf.run import most_by_chance
     from perf.schedule import Schedule
@@ -411,6 +415,7 @@ def _expected_results(options: Settings, ratio: float) -> int | None:
         return None
     else:
         messages = sum(sizes)
+    ratio = options.expect_ratio or 1.0
     expected = messages * ratio
     return max(1, math.floor(expected - most_by_chance(expected, ratio)))
 
