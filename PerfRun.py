@@ -58,8 +58,8 @@ _TOO_MANY = (
     "--expect-ratio how many there are for each message"
 )
 _TOO_SLOW = (
-    f"the consumer stopped before the last message was sent, as no result came for {_IDLE_S:g} s: with --size, or --rate "
-    "and --duration, it knows how many to wait for"
+    f"the consumer stopped before the last message was sent, as no result came for {_IDLE_S:g} s: with --size, or "
+    "--rate and --duration, it knows how many to wait for"
 )
 _WARMUP_SHARE = 5  # of a step of the search
 
