@@ -451,7 +451,8 @@ def _bad_end(child: Child, *, has_result: bool) -> tuple[str, int] | None:
     elif has_result and child.was_stopped:
         return None
     else:
-        how, own = f"was ended by {signal.Signals(code - process.SIGNALLED).name}", 0
+        names = {one.value: one.name for one in signal.Signals}
+        how, own = f"was ended by {names.get(code - process.SIGNALLED, f'exit code {code}')}", 0
     lost = process.ExitCode.NO_MEASUREMENT if is_consumer and not has_result else process.ExitCode.NOT_ACKNOWLEDGED
     return f"the {child.name} {how}{'' if has_result else ' and left no result'}", own or lost
 
