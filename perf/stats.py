@@ -441,14 +441,15 @@ class Statistics:
     def summary(self, *, elapsed_s: float) -> ConsumerSummary:
         """The statistics so far; `elapsed_s` is how long the consumer has been reading."""
         span_s = ((self._last_ms or 0) - (self._first_ms or 0)) / 1000
-        in_span = self.read - self._rejections[Rejection.WARMUP]
+        read = self.read - self._rejections[Rejection.WARMUP]
+        intervals = max(0, read - 1)  # the first message opens the span
         return ConsumerSummary(
             **self.counters(),
             verdict=self.verdict(),
             first_record_ms=self._first_ms,
             last_record_ms=self._last_ms,
-            throughput_per_s=per_second(in_span, span_s),
-            throughput_mb_per_s=per_second(self._bytes / 1e6, span_s),
+            throughput_per_s=per_second(intervals, span_s),
+            throughput_mb_per_s=per_second(self._bytes / max(1, read) * intervals / 1e6, span_s),
             elapsed_s=elapsed_s,
             latency=self._latency,
             delta_ms=self._deltas.distribution(),

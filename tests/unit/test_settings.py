@@ -767,7 +767,7 @@ def test_the_report_has_help_without_a_connection(tmp_path: Path) -> None:
 def test_a_report_needs_no_brokers(tmp_path: Path) -> None:
     """PerfReport reads files: without KAFKA_BROKERS it goes on to them, and a bad limit is refused before."""
     done = run_script("PerfReport.py", "absent.json", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: cannot read the result file absent.json: No such file or directory\n"
     refused = run_script("PerfReport.py", "absent.json", cwd=tmp_path, FAIL_IF="p99 > 1s; p98 > 1s")
     assert refused.returncode == 2
