@@ -70,7 +70,7 @@ def main() -> int:
         statistics = Statistics(Windows(options.windows), latency=options.latency)
         meter: Meter | Shares = Meter(reader_for(options), statistics, options, now_ms)
     else:
-        meter = Shares(options, member, now_ms)
+        meter = Shares(options, member, now_ms, clock)
     consumer = Consumer(
         config,
         options.topic,

@@ -38,7 +38,7 @@ def main() -> int:
             number=1,
             next_offset=SAMPLES,
             owner=(str(number), 1),
-            result=result.of_statistics(statistics, topic="output"),
+            result=result.of_statistics(statistics, topic="output", started_ms=0, now_ms=0),
         )
         records |= coordination.checkpoint_records("run", f"{number}.1", checkpoint)
         encode_s += time.process_time() - start_s

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import ConfigError
+from .errors import ConfigError, without_secrets
 from .java import JAVA_SECRETS, translated
 
 log = logging.getLogger("kafka")
@@ -98,6 +98,8 @@ _PEM_PROPERTIES = {
     "KAFKA_OAUTH_CERT": ("https.ca", "CERTIFICATE"),
 }
 _MAY_BE_ABSENT = "PEM_CERT"
+_PATH = re.compile(r"[\w./\\:~ -]{1,200}\.(pem|crt|cer|cert|ca|der|properties|conf|config|txt)")
+_NOT_SHOWN = "of that name (the value is not shown: it may be a secret itself)"
 
 SECRET_PROPERTIES = frozenset(
     {
@@ -162,8 +164,11 @@ class ClientConfig:
     properties: Mapping[str, str]
 
     def redacted(self) -> dict[str, str]:
-        """The properties, with secrets replaced."""
-        return {name: "(secret)" if name in SECRET_PROPERTIES else value for name, value in self.properties.items()}
+        """The properties, with secrets replaced, those of addresses included."""
+        return {
+            name: "(secret)" if name in SECRET_PROPERTIES else without_secrets(value)
+            for name, value in self.properties.items()
+        }
 
     def __repr__(self) -> str:
         return f"ClientConfig({self.redacted()})"
@@ -256,8 +261,9 @@ def _tls(environment: Mapping[str, str]) -> dict[str, str]:
         value = _secret(environment, variable)
         if value:
             given.add(variable)
-        if variable == _MAY_BE_ABSENT and value and not _is_pem_text(value) and not Path(value).exists():
-            log.warning("PEM_CERT: there is no file %s, so the system's CA certificates are used for TLS", value)
+        if variable == _MAY_BE_ABSENT and value and not _is_pem_text(value) and not _is_there(Path(value)):
+            place = _place(value)
+            log.warning("PEM_CERT: there is no file %s, so the system's CA certificates are used for TLS", place)
         elif value:
             _set(properties, *_pem_property(variable, value, stem, label))
     password = _secret(environment, "KAFKA_CLIENT_KEY_PASSWORD")
@@ -272,7 +278,7 @@ def _tls(environment: Mapping[str, str]) -> dict[str, str]:
 def _pem_property(variable: str, value: str, stem: str, label: str) -> tuple[str, str]:
     """The property for a path or a PEM text. Raises ConfigError unless what it must hold is there and readable."""
     is_text = _is_pem_text(value)
-    if label == "PRIVATE KEY" and not is_text and not Path(value).is_file():  # which a key without its frame is, too
+    if label == "PRIVATE KEY" and not is_text and not _is_there(Path(value)):  # which a key without its frame is, too
         raise ConfigError(f"{variable}: there is no such file (the value is not shown: it may be the key itself)")
     text, place = (pem_text(value), "the PEM text") if is_text else (_read(variable, value), value)
     if not re.search(rf"-----BEGIN [A-Z0-9 ]*{label}-----", text):
@@ -344,7 +350,24 @@ def _read(name: str, path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise ConfigError(f"{name}: cannot read {path}: {os.strerror(error.errno or 0)}") from error
+        reason = os.strerror(error.errno or 0)
+    names_secret = name.endswith("_FILE") and name != "KAFKA_CONFIG_FILE"
+    place = _NOT_SHOWN if names_secret and not _is_there(Path(path)) else _place(path)
+    raise ConfigError(f"{name}: cannot read the file {place}: {reason}")  # not from the error, whose text has the path
+
+
+def _place(value: str) -> str:
+    """What may be said of a path: itself where it is surely one, since a secret may have come in its place."""
+    path = Path(value)
+    in_a_folder = path.parent.name and _is_there(path.parent)
+    return value if _is_there(path) or in_a_folder or _PATH.fullmatch(value) else _NOT_SHOWN
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long, as keys are
+        return False
 
 
 def _file_properties(path: str) -> Iterable[tuple[str, str]]:
@@ -382,7 +405,19 @@ def _refuse_open_secrets(properties: Mapping[str, str]) -> None:
     name, protocol = properties.get("sasl.mechanism", "").upper(), properties["security.protocol"].upper()
     if name in MECHANISMS and MECHANISMS[name].sends_secret and not protocol.endswith("SSL"):
         raise ConfigError(f"security.protocol={protocol} with SASL {name} would send the secret in clear: use SASL_SSL")
-    if properties.get("sasl.oauthbearer.token.endpoint.url", "https:").lower().startswith("http:"):
+    if address := properties.get("sasl.oauthbearer.token.endpoint.url"):
+        _refuse_open_address(address, properties)
+
+
+def _refuse_open_address(address: str, properties: Mapping[str, str]) -> None:
+    """The token endpoint's address gets into librdkafka's log, and the client secret is sent to it."""
+    if not address.lower().startswith("https://"):
+        raise ConfigError("the token endpoint has no https address, and another would send the client secret in clear")
+    if "@" in address:
         raise ConfigError(
-            "the token endpoint has an http address, which would send the client secret in clear: use its https address"
+            "the token endpoint's address has a user or password in it: give KAFKA_OAUTH_CLIENT_ID and "
+            "KAFKA_OAUTH_CLIENT_SECRET instead (any other @ is written %40)"
         )
+    logs = [name for name in ("debug", "log_level") if properties.get(name, "") != _BASE_PROPERTIES.get(name, "")]
+    if "?" in address and logs:
+        raise ConfigError(f"{logs[0]} would show the query of the token endpoint's address, which may be a secret")

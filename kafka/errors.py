@@ -21,6 +21,8 @@ Client = TypeVar("Client")
 #: The identity provider gave no token; an older one may still do, and librdkafka asks again by itself.
 _NO_TOKEN = "Failed to acquire SASL OAUTHBEARER token"  # noqa: S105 (a message)
 _STATE_NOTE = re.compile(r" \(after \d+ms in state [A-Z_]+(, \d+ identical error\(s\) suppressed)?\)$")
+_USER_OF_URL = re.compile(r"(\w://)[^\s\"?#]*@")
+_QUERY_OF_URL = re.compile(r"(\w://[^\s\"?]*\?)[^\s\"]+")
 
 
 class Fault(Exception):
@@ -58,8 +60,13 @@ class FatalClientError(Fault):
 
 
 def cause(error: KafkaError) -> str:
-    """What happened in librdkafka's words, without its internal state notes."""
-    return _STATE_NOTE.sub("", error.str())
+    """What happened in librdkafka's words, without its internal state notes and the secrets of an address."""
+    return without_secrets(_STATE_NOTE.sub("", error.str()))
+
+
+def without_secrets(text: str) -> str:
+    """The text with user, password and query of each address (scheme://…) in it replaced."""
+    return _QUERY_OF_URL.sub(r"\1(secret)", _USER_OF_URL.sub(r"\1(secret)@", text))
 
 
 def new_client(client_class: Callable[[dict[str, Any]], Client], properties: dict[str, Any]) -> Client:

@@ -1,5 +1,5 @@
-"""One bare TLS handshake, to tell what librdkafka does not: it has one text for three faults of a certificate, and
-only "brokers down" where one side speaks TLS and the other does not.
+"""One bare connection, to tell what librdkafka does not: it has one text for three faults of a certificate, and only
+"brokers down" where one side speaks TLS and the other does not, where credentials are missing, or nobody answers.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +27,9 @@ _CERTIFICATE_FAULTS = {
     _WRONG_ADDRESS: "it is not for this IP address: use a host name that is in it",
 }
 _ALERT = "ALERT"
+_QUESTION = struct.pack(
+    ">ihhihi", 14, 3, 0, 0, -1, 0
+)  # Kafka's Metadata request, version 0, without client id and topics
 _NO_TLS = "give another port, or neither credentials nor certificate"
 _TO_USE_TLS = "give credentials or KAFKA_CERT, or set KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL"
 
@@ -53,11 +57,44 @@ def tls_fault(properties: Mapping[str, str], address: str) -> str | None:
     return None if wants_tls else f"{address} speaks TLS, and security.protocol is {protocol}: {_TO_USE_TLS}"
 
 
+def closes_at_a_question(properties: Mapping[str, str], address: str) -> bool | None:
+    """Whether `address` closes the connection when asked something, as a broker does that waits for credentials.
+
+    None where there is no answer at all: one that is slow, or stands still, leaves the connection open.
+    """
+    try:
+        with _connection(address) as plain:
+            wants_tls = properties["security.protocol"].upper().endswith("SSL")
+            asked = _with_tls(properties, address, plain) if wants_tls else plain
+            with asked:
+                asked.sendall(_QUESTION)
+                return asked.recv(1) == b""
+    except (ConnectionResetError, BrokenPipeError):
+        return True
+    except ssl.SSLError:
+        return False
+    except OSError:
+        return None
+
+
 def _shake_hands(properties: Mapping[str, str], address: str) -> None:
+    with _connection(address) as connection:
+        _with_tls(properties, address, connection).close()
+
+
+def _connection(address: str) -> socket.socket:
+    host, port = _host_and_port(address)
+    return socket.create_connection((host, port), timeout=_TIMEOUT_S)
+
+
+def _with_tls(properties: Mapping[str, str], address: str, connection: socket.socket) -> ssl.SSLSocket:
+    return _context(properties).wrap_socket(connection, server_hostname=_host_and_port(address)[0])
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
     match = re.fullmatch(r"\[?(.*?)\]?(?::(\d+))?", address)
     assert match is not None
-    with socket.create_connection((match[1], int(match[2] or _DEFAULT_PORT)), timeout=_TIMEOUT_S) as connection:
-        _context(properties).wrap_socket(connection, server_hostname=match[1]).close()
+    return match[1], int(match[2] or _DEFAULT_PORT)
 
 
 def _context(properties: Mapping[str, str]) -> ssl.SSLContext:

@@ -23,7 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from .config import ClientConfig
 from .consumer import PartitionOffsets
 from .errors import ConnectError, ErrorLog, Fault, TopicError, TopicMissingError, cause, new_client
-from .handshake import tls_fault
+from .handshake import closes_at_a_question, tls_fault
 
 log = logging.getLogger("kafka")
 
@@ -286,14 +286,22 @@ class Admin:
             raise self._explained(error.args[0], topic, action) from error
 
     def _connect_error(self, final: list[KafkaError]) -> ConnectError:
-        errors = self._errors.errors
-        named = final or [error for error in errors if error.code() != KafkaError._ALL_BROKERS_DOWN]
-        reason = cause(named[-1]) if named else _CLOSED if errors else f"no answer within {CONNECT_TIMEOUT_S:g} s"
+        named = final or [error for error in self._errors.errors if error.code() != KafkaError._ALL_BROKERS_DOWN]
+        reason = cause(named[-1]) if named else self._without_cause()
         if _CLIENT_CERTIFICATE_ALERT.search(reason):
             reason = f"{_CERTIFICATE_REQUIRED} ({reason})"
-        elif not named or named[-1].code() in (KafkaError._SSL, KafkaError._TRANSPORT):
+        elif named and named[-1].code() in (KafkaError._SSL, KafkaError._TRANSPORT):
             reason = self._tls_fault(reason) or reason
         return ConnectError(f"cannot connect to {self._brokers}: {reason}")
+
+    def _without_cause(self) -> str:
+        """What a connection of our own finds out where librdkafka only says that all brokers are down, or nothing."""
+        silence = f"no answer within {CONNECT_TIMEOUT_S:g} s"
+        closes = closes_at_a_question(self._properties, self._brokers.split(",")[0])
+        if closes is None:
+            return silence
+        asks = closes and self._errors.errors and "sasl.mechanism" not in self._properties
+        return self._tls_fault("") or (_CLOSED if asks else silence)
 
     def _tls_fault(self, reason: str) -> str | None:
         """What TLS has to do with it, asked of the broker that `reason` names, which may not be the first one."""

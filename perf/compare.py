@@ -12,6 +12,7 @@ import random
 import re
 import statistics
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -40,6 +41,9 @@ _PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 DELTAS = ("mean", *_PERCENTILES)
 #: What is compared beside the delta: an interval of these needs several runs.
 OTHERS = ("max", "visible p50", "visible p99", "append_to_visible p99", "ack p99", "lateness p99", "throughput")
+_JUDGED_AT_LEAST = {"p50", "p99"}  # before two sides are called the same
+_UNIFORM = 1 / math.sqrt(12)  # the standard error of rounding to steps of 1
+_STEP_MS = {"ack p99": 0.001, "lateness p99": 0.001}  # the others are whole milliseconds
 _CHANGE = re.compile(r"([a-z][a-z0-9_. ]*?) ?(>=?|<=?) ?([+-]?[0-9]*\.?[0-9]+) ?%")
 
 
@@ -127,11 +131,11 @@ def compare(base: Sequence[Report], new: Sequence[Report], limits: Sequence[Chan
     differences, method = _differences(base, new)
     by_name = {found.metric: found for found in differences}
     outcomes = [limit.judge(by_name) for limit in limits]
-    invalid = [report for report in (*base, *new) if report.status == "invalid"]
-    status, code = _status(differences, {found.outcome for found in outcomes}, invalid=bool(invalid))
+    invalid = [report.verdict for report in (*base, *new) if report.status == "invalid"]
+    status, verdict, code = judged(differences, outcomes, invalid)
     return Comparison(
         status=status,
-        verdict=invalid[0].verdict if invalid else _verdict(by_name, outcomes),
+        verdict=verdict,
         exit_code=code,
         method=method,
         base=[report.sources for report in base],
@@ -181,6 +185,13 @@ class Estimate(NamedTuple):
     why: str = ""
 
 
+class Figure(NamedTuple):
+    """A figure of one run, and the standard error that its resolution gives it, in the same unit."""
+
+    value: float
+    rounding: float
+
+
 def _difference(metric: str, sides: Sequence[float | None], estimate: Estimate | None, why_without: str) -> Difference:
     base, new = sides
     if estimate is None or estimate.why:
@@ -228,11 +239,29 @@ class Rows:
         self._sums = [row.mean_ms * row.count for row in rows]
         self._columns = sorted({bucket for cells in self._cells for bucket in cells})
         self.size = len(rows)
+        self.width_s = rows[0].width_s if rows else 1
         self.count = sum(self._counts)
 
     def figures(self) -> dict[str, float]:
         """The mean and the percentiles of all rows."""
         return _Blocks(self, self.size).figures([0])
+
+    def rounding(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """For each figure, the standard error in ms that its bucket hides: more, the larger the share of deltas in it.
+
+        Deltas that spread over many buckets tell where in one a figure lies; if all are in one, nothing does.
+        """
+        held = Counter[int]()
+        for cells in self._cells:
+            held.update(cells)
+        found = {}
+        for name, value in figures.items():
+            share, width_ms = max(held.values()), 1
+            if name != "mean":
+                bucket = next((one for one in self._columns if highest_in(one) + 0.5 >= value), self._columns[-1])
+                share, width_ms = held[bucket], highest_in(bucket) - highest_in(bucket - 1)
+            found[name] = (share / self.count) ** 2 * width_ms * _UNIFORM
+        return found
 
     def block_rows(self, figures: Mapping[str, float]) -> dict[str, int]:
         """For each figure, how long blocks must be to keep what lasts from row to row."""
@@ -317,13 +346,22 @@ def _of_one_run(base: TimeSeries, new: TimeSeries) -> dict[str, Estimate]:
         return unknown
     blocks = [side.blocks(max(rows[name] for name in usable)) for side, rows in zip(sides, lengths, strict=True)]
     margins = _margins(blocks, usable)
+    roundings = [side.rounding(found) for side, found in zip(sides, figures, strict=True)]
     for name in usable:
         ratio = math.log(figures[1][name] / figures[0][name])
-        unknown[name] = Estimate(ratio, margins[name]) if name in margins else Estimate(why=_NOT_POSITIVE)
+        hidden = [rounding[name] / found[name] for rounding, found in zip(roundings, figures, strict=True)]
+        margin = math.hypot(margins.get(name, 0.0), _rounding_margin(name, hidden))
+        unknown[name] = Estimate(ratio, margin) if name in margins else Estimate(why=_NOT_POSITIVE)
     return unknown
 
 
+def _rounding_margin(name: str, hidden: Sequence[float]) -> float:
+    """How far an interval goes by both sides' relative rounding errors alone."""
+    return math.hypot(*hidden) * student_quantile(math.inf, _together_with(name))
+
+
 _NOT_POSITIVE = "a value of 0 or below has no relative difference"
+_ALIKE = "the runs of a side are all alike, which tells nothing of their spread"
 
 
 def _reason(
@@ -341,7 +379,8 @@ def _reason(
             return f"too little data: {fewest:,} of {needed:,} results"
     for side, rows in zip(sides, lengths, strict=True):
         if side.size < _LEAST_BLOCKS * rows[name]:
-            return f"too little data: {side.size} of {_LEAST_BLOCKS * rows[name]} rows"
+            seconds, needed = (count * side.width_s for count in (side.size, _LEAST_BLOCKS * rows[name]))
+            return f"too little data: {seconds:,} of {needed:,} seconds"
     return ""
 
 
@@ -357,7 +396,11 @@ def _margins(blocks: Sequence[_Blocks], names: Sequence[str]) -> dict[str, float
     complete = {name: values for name, values in replicates.items() if len(values) == REPLICATES}
     errors = {name: statistics.stdev(values) for name, values in complete.items()}
     fewest = min(side.number for side in blocks)
-    wider = math.sqrt(fewest / (fewest - 1) / (1 - _LOST_AT_EDGES)) * _together(complete, errors) / _normal_quantile()
+    wider = (
+        math.sqrt(fewest / (fewest - 1) / (1 - _LOST_AT_EDGES))
+        * _together(complete, errors)
+        / student_quantile(math.inf)
+    )
     return {name: error * wider * student_quantile(fewest - 1) for name, error in errors.items()}
 
 
@@ -392,34 +435,70 @@ def _correlation_time(values: Sequence[float]) -> float:
 def _of_several_runs(
     base: Sequence[Report], new: Sequence[Report], figures: Sequence[Sequence[Mapping[str, float | None]]]
 ) -> dict[str, Estimate]:
-    sides = [[dict(found) for found in side] for side in figures]
-    for reports, side in zip((base, new), sides, strict=True):
-        for report, found in zip(reports, side, strict=True):
-            rows = Rows(_series(report))
-            found.update(rows.figures() if rows.count else {})  # interpolated: whole ms would have no spread
+    sides = [
+        [_with_rounding(report, found) for report, found in zip(reports, side, strict=True)]
+        for reports, side in zip((base, new), figures, strict=True)
+    ]
     return {name: _over_runs(name, [[found.get(name) for found in side] for side in sides])
             for name in (*DELTAS, *OTHERS)}  # fmt: skip
 
 
-def _over_runs(name: str, sides: Sequence[Sequence[float | None]]) -> Estimate:
-    if any(value is None for side in sides for value in side):
+def _with_rounding(report: Report, figures: Mapping[str, float | None]) -> dict[str, Figure]:
+    """A run's figures, those of the delta interpolated."""
+    found = {}
+    for name, value in figures.items():
+        if value is not None:
+            step = _resolution(name, value, report)
+            found[name] = Figure(value, step * _UNIFORM)
+    rows = Rows(_series(report))
+    if rows.count:
+        interpolated = rows.figures()
+        roundings = rows.rounding(interpolated)
+        found |= {name: Figure(value, roundings[name]) for name, value in interpolated.items()}
+    return found
+
+
+def _resolution(name: str, value: float, report: Report) -> float:
+    """The step in which a figure is known: its unit, or that of a histogram of 3 digits, or of the stamps around it."""
+    if name == "throughput":
+        summary = report.consumer.summary if report.consumer is not None else None
+        span_ms = (summary.last_record_ms or 0) - (summary.first_record_ms or 0) if summary is not None else 0
+        return value / span_ms if span_ms else 0.0
+    return max(_STEP_MS.get(name, 1.0), value * 0.001)
+
+
+def _over_runs(name: str, sides: Sequence[Sequence[Figure | None]]) -> Estimate:
+    known = [[figure for figure in side if figure is not None] for side in sides]
+    if any(len(found) < len(side) for found, side in zip(known, sides, strict=True)):
         return Estimate(why="not in every run")
-    if any(value is None or value <= 0 for side in sides for value in side):
+    if any(figure.value <= 0 for side in known for figure in side):
         return Estimate(why=_NOT_POSITIVE)
-    base, new = ([math.log(value) for value in side if value] for side in sides)
+    base, new = ([math.log(figure.value) for figure in side] for side in known)
+    # runs that are alike are rounded alike: unlike their spread, that error does not get less with their number
+    hidden = [statistics.fmean(figure.rounding / figure.value for figure in side) for side in known]
+    margin = math.hypot(_welchs_margin(name, base, new), _rounding_margin(name, hidden))
+    return Estimate(statistics.fmean(new) - statistics.fmean(base), margin) if margin else Estimate(why=_ALIKE)
+
+
+def _welchs_margin(name: str, base: Sequence[float], new: Sequence[float]) -> float:
     shares = [statistics.variance(side) / len(side) for side in (base, new)]
-    ratio = statistics.fmean(new) - statistics.fmean(base)
     if not sum(shares):
-        return Estimate(ratio, 0.0)
+        return 0.0
     freedom = sum(shares) ** 2 / sum(
         share**2 / (len(side) - 1) for share, side in zip(shares, (base, new), strict=True)
     )
-    together = len(DELTAS) if name in DELTAS else 1
-    return Estimate(ratio, math.sqrt(sum(shares)) * student_quantile(freedom, together))
+    return math.sqrt(sum(shares)) * student_quantile(freedom, _together_with(name))
+
+
+def _together_with(name: str) -> int:
+    """How many figures are judged at once with this one."""
+    return len(DELTAS) if name in DELTAS else 1
 
 
 def student_quantile(freedom: float, together: int = 1) -> float:
     """How many standard errors a two-sided t interval of CONFIDENCE goes; `together`: Bonferroni for so many."""
+    if freedom == math.inf:
+        return statistics.NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / together / 2)
     steps = 4_000
     width = math.pi / 2 / steps  # with t = sqrt(freedom) tan(angle), the density is cos(angle) ** (freedom − 1)
     areas = list(accumulate(math.cos((at + 0.5) * width) ** (freedom - 1) for at in range(steps)))
@@ -429,24 +508,27 @@ def student_quantile(freedom: float, together: int = 1) -> float:
     return math.sqrt(freedom) * math.tan((at + (wanted - before) / (areas[at] - before)) * width)
 
 
-def _normal_quantile() -> float:
-    return statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-
-
 # ----------------------------------------------------------------------------------------------------------- in words
 
 
-def _status(differences: Sequence[Difference], limits: set[str], *, invalid: bool) -> tuple[str, int]:
-    deltas = {found.outcome for found in differences if found.metric in DELTAS}
+def judged(
+    differences: Sequence[Difference], limits: Sequence[ChangeOutcome], invalid: Sequence[str]
+) -> tuple[str, str, int]:
+    """Status, verdict and exit code; `invalid` has the verdicts of runs that measured nothing."""
+    deltas = {found.metric: found for found in differences if found.metric in DELTAS}
+    outcomes, limited = {found.outcome for found in deltas.values()}, {found.outcome for found in limits}
+    code = ExitCode.NO_MEASUREMENT if "unknown" in limited else ExitCode.DONE
     if invalid:
-        return "invalid", ExitCode.NO_MEASUREMENT
-    if "exceeded" in limits:
-        return "exceeded", ExitCode.LIMIT_EXCEEDED
-    if "unknown" in limits or deltas == {"unknown"}:
-        return "unknown", ExitCode.NO_MEASUREMENT if "unknown" in limits else ExitCode.DONE
-    if deltas >= {"higher", "lower"}:
-        return "differs", ExitCode.DONE
-    return ("slower" if "higher" in deltas else "faster" if "lower" in deltas else "same"), ExitCode.DONE
+        return "invalid", invalid[0], ExitCode.NO_MEASUREMENT
+    if "exceeded" in limited:
+        return "exceeded", _verdict(deltas, limits), ExitCode.LIMIT_EXCEEDED
+    if outcomes >= {"higher", "lower"}:
+        status = "differs"
+    elif outcomes & {"higher", "lower"}:
+        status = "slower" if "higher" in outcomes else "faster"
+    else:
+        status = "same" if all(deltas[name].outcome == "none" for name in _JUDGED_AT_LEAST) else "unknown"
+    return "unknown" if code else status, _verdict(deltas, limits), code
 
 
 def _verdict(differences: Mapping[str, Difference], limits: Sequence[ChangeOutcome]) -> str:
@@ -461,8 +543,17 @@ def _verdict(differences: Mapping[str, Difference], limits: Sequence[ChangeOutco
     known = [found for found in deltas if found.outcome == "none"]
     if known:
         widest = max(known, key=lambda found: (found.high or 0) - (found.low or 0))
-        return f"No difference was shown; the widest interval is that of {_in_words(widest)}."
+        return f"No difference was shown{_as_far_as(differences)}; the widest interval is that of {_in_words(widest)}."
     return f"Nothing can be said: {deltas[0].why}."
+
+
+def _as_far_as(differences: Mapping[str, Difference]) -> str:
+    missing = [name for name in DELTAS if differences[name].outcome == "unknown"]
+    if not missing:
+        return ""
+    known = len(DELTAS) - len(missing)
+    why = differences[missing[0]].why
+    return f" in the {known} of {len(DELTAS)} figures that could be judged (not {', '.join(missing)}: {why})"
 
 
 def _in_words(found: Difference) -> str:

@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import Any
 
 from . import result
+from .clock import ClockOffset
 from .coordination import Checkpoint, Membership, checkpoint_prefix, checkpoint_records, checkpoints
 from .payload import Reader, Rejection, UnusualBatch, reader_for
 from .settings import Settings, Trace
@@ -194,6 +195,7 @@ class _Share:
     before: Statistics
     epoch: int
     next_offset: int
+    started_ms: float  # when its first owner began to read
     checkpoints: int = 0  # written by this process
     written_offset: int | None = None  # the next offset of the last one
     saved_results: int | None = None  # results that are in a checkpoint that Kafka has
@@ -207,8 +209,12 @@ class Shares:
     partition, is also `total()`, the process's own report.
     """
 
-    def __init__(self, options: Settings, member: Membership, now_ms: Callable[[], float]) -> None:
-        self._options, self._member, self._now_ms = options, member, now_ms
+    def __init__(
+        self, options: Settings, member: Membership, now_ms: Callable[[], float], clock: Sequence[ClockOffset]
+    ) -> None:
+        """`now_ms`: as Meter's. `clock`: the brokers' offsets from it, which go into the states."""
+        self._options, self._member, self._now_ms, self._clock = options, member, now_ms, clock
+        self._started_ms = now_ms()
         self._held: dict[int, _Share] = {}
         self._given_up = Statistics(latency=options.latency)
         self.windows = Windows(options.windows)
@@ -240,10 +246,12 @@ class Shares:
                 self._now_ms,
             )  # fmt: skip
             if known is None:
-                share = _Share(meter, Statistics(latency=self._options.latency), 0, start)
+                share = _Share(meter, Statistics(latency=self._options.latency), 0, start, self._started_ms)
             else:
-                share = _Share(meter, result.statistics_of(known.result), known.epoch + 1, known.next_offset)
+                before, started_ms = result.statistics_of(known.result), result.epoch_ms(known.result.started_at)
+                share = _Share(meter, before, known.epoch + 1, known.next_offset, min(started_ms, self._started_ms))
                 meter.warm_from_ms, meter.read_before = known.warm_from_ms, share.before.read
+            meter.statistics.clock = list(self._clock)
             self._held[number] = share
             self._save(number, wait=True)  # from now on an earlier owner that lives on is too late
         return {number: self._held[number].next_offset for number in starts}
@@ -305,7 +313,9 @@ class Shares:
             number=share.checkpoints,
             next_offset=share.next_offset,
             owner=(member.index, member.attempt),
-            result=result.of_statistics(whole, topic=self._options.topic),
+            result=result.of_statistics(
+                whole, topic=self._options.topic, started_ms=share.started_ms, now_ms=self._now_ms()
+            ),
             warm_from_ms=share.meter.warm_from_ms,
         )
         owner = f"{member.index}.{member.attempt}"

@@ -25,7 +25,13 @@ VERSION = 1
 
 
 class ResultError(Exception):
-    """A result cannot be written or read."""
+    """A file that was given is no result, or does not go with the others."""
+
+    exit_code = 2
+
+
+class NotWrittenError(ResultError):
+    """A result cannot be written."""
 
     exit_code = 1
 
@@ -101,14 +107,14 @@ def of(
     return ProducerResult(summary=summary, **common)
 
 
-def of_statistics(statistics: Statistics, *, topic: str) -> ConsumerResult:
-    """The state of `statistics` as a result, for a checkpoint."""
+def of_statistics(statistics: Statistics, *, topic: str, started_ms: float, now_ms: float) -> ConsumerResult:
+    """The state of `statistics` as a result, for a checkpoint: read from `started_ms` to `now_ms` since the epoch."""
     found = of(
-        statistics.summary(elapsed_s=0.0),
+        statistics.summary(elapsed_s=round((now_ms - started_ms) / 1_000, 6)),
         topic=topic,
         configuration={},
         histograms=statistics.histograms(),
-        started_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        started_at=datetime.fromtimestamp(started_ms / 1_000, timezone.utc).isoformat(timespec="milliseconds"),
         exit_code=0,
         details=statistics.details(),
     )
@@ -117,12 +123,12 @@ def of_statistics(statistics: Statistics, *, topic: str) -> ConsumerResult:
 
 
 def write(path: Path, result: msgspec.Struct) -> None:
-    """Write a result, or a report of several, to `path` as JSON. Raises ResultError."""
+    """Write a result, or a report of several, to `path` as JSON. Raises NotWrittenError."""
     write_file(path, msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file that is never seen half-written. Raises ResultError."""
+    """Write a file that is never seen half-written. Raises NotWrittenError."""
     path = path.resolve()  # a link stays a link
     partial = path.with_name(f".{path.name[:200]}.{os.getpid()}.partial")
     try:
@@ -132,7 +138,7 @@ def write_file(path: Path, content: bytes) -> None:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise ResultError(f"the file {path} was not written: {os.strerror(error.errno or 0)}") from error
+        raise NotWrittenError(f"the file {path} was not written: {os.strerror(error.errno or 0)}") from error
 
 
 def read(path: Path) -> Result:
@@ -305,5 +311,5 @@ def _versions(several: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 def epoch_ms(moment: str) -> int:
-    """A result's `started_at` in milliseconds since the epoch."""
+    """A `started_at` in milliseconds since the epoch."""
     return round(datetime.fromisoformat(moment).timestamp() * 1000)

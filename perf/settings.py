@@ -511,6 +511,14 @@ class _Parser(argparse.ArgumentParser):
     """One whose errors are like those of all other settings."""
 
     def error(self, message: str) -> NoReturn:
+        """Of what is unknown only the first word is shown: the value behind a misspelt flag may be a secret."""
+        _, is_unknown, words = message.partition("unrecognized arguments: ")
+        if is_unknown:
+            import difflib
+
+            name = re.split(r"[\s=]", words)[0]
+            nearest = difflib.get_close_matches(name, self._option_string_actions, n=1)
+            message = f"{name} is not known here" + (f": did you mean {nearest[0]}?" if nearest else "")
         raise SettingsError(f"{message} (--help shows what there is)")
 
 
@@ -630,14 +638,15 @@ def merged_environment(environment: Mapping[str, str], dotenv: Path) -> dict[str
 
 def checked(source: str, text: str, parse: Callable[[str], Any]) -> Any:
     """`parse(text)`. Raises SettingsError that names the source, the value and what is allowed."""
+    may_be_secret = parse is property_pair or "@" in text  # user:password@host
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
-        if source == "--config":  # the value may be a secret
-            raise SettingsError("--config: the value still has its quotes: give it without")
+        if may_be_secret:
+            raise SettingsError(f"{source}: the value still has its quotes: give it without")
         raise SettingsError(f"{source}: {text} still has its quotes (docker --env-file keeps them): give {text[1:-1]}")
     try:
         return parse(text)
     except ValueError as error:
-        shown = "what was given" if source == "--config" else text  # without its "=" it may be a secret
+        shown = "what was given" if may_be_secret else text
         raise SettingsError(f"{source}: {shown} is not allowed: it takes {error}") from None
 
 

@@ -155,6 +155,11 @@ class Tally(NamedTuple):
         """How many."""
         return sum(self.buckets.values())
 
+    @property
+    def below_zero(self) -> int:
+        """The sum of the negative samples' sizes, or up to 0.1 % more: then what is left of `sum` never falls."""
+        return sum(count * _highest_in(-bucket) for bucket, count in self.buckets.items() if bucket < 0)
+
     def since(self, earlier: Tally) -> Tally:
         """What came after `earlier`, a tally of the same histogram."""
         left = {bucket: count - earlier.buckets.get(bucket, 0) for bucket, count in self.buckets.items()}
@@ -175,7 +180,7 @@ class Tally(NamedTuple):
         bucket = ascending[bisect_left(up_to, -(-percent * up_to[-1] // 100))]
         if bucket < 0:
             return -int(_LAYOUT.get_value_from_index(-bucket))
-        return int(_LAYOUT.get_highest_equivalent_value(_LAYOUT.get_value_from_index(bucket)))
+        return _highest_in(bucket)
 
 
 class Histogram:
@@ -310,6 +315,10 @@ class Histogram:
 _LAYOUT = HdrHistogram(1, HIGHEST_TRACKABLE, SIGNIFICANT_DIGITS)  # empty: which bucket stands for which values
 
 
+def _highest_in(bucket: int) -> int:
+    return int(_LAYOUT.get_highest_equivalent_value(_LAYOUT.get_value_from_index(bucket)))
+
+
 @lru_cache(1_024)
 def _buckets_to(value: int) -> int:
     """How many buckets there are up to the one that `value` (0 or more) belongs to."""
@@ -441,14 +450,15 @@ class Statistics:
     def summary(self, *, elapsed_s: float) -> ConsumerSummary:
         """The statistics so far; `elapsed_s` is how long the consumer has been reading."""
         span_s = ((self._last_ms or 0) - (self._first_ms or 0)) / 1000
-        in_span = self.read - self._rejections[Rejection.WARMUP]
+        read = self.read - self._rejections[Rejection.WARMUP]
+        intervals = max(0, read - 1)  # the first message opens the span
         return ConsumerSummary(
             **self.counters(),
             verdict=self.verdict(),
             first_record_ms=self._first_ms,
             last_record_ms=self._last_ms,
-            throughput_per_s=per_second(in_span, span_s),
-            throughput_mb_per_s=per_second(self._bytes / 1e6, span_s),
+            throughput_per_s=per_second(intervals, span_s),
+            throughput_mb_per_s=per_second(self._bytes / max(1, read) * intervals / 1e6, span_s),
             elapsed_s=elapsed_s,
             latency=self._latency,
             delta_ms=self._deltas.distribution(),

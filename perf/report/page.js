@@ -4,12 +4,21 @@ const charts = JSON.parse(document.getElementById("charts").textContent);
 const PRINTED = { width: 640, tall: 420, short: 240 }; // px of a page
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-const axis = (more) => ({ gridwidth: 1, zeroline: false, zerolinewidth: 2, automargin: true, fixedrange: false, ...more });
+const narrow = matchMedia("(max-width: 40rem)").matches;
+const MOST_TICKS = 8; // of those given, on a phone: more run into each other
+
+function axis(more) {
+  const title = more.title && { font: { size: 13 }, ...more.title };
+  const every = narrow ? Math.ceil((more.tickvals || []).length / MOST_TICKS) : 1;
+  const kept = (ticks) => ticks && ticks.filter((_, at) => at % every === 0);
+  return { gridwidth: 1, zeroline: false, zerolinewidth: 2, automargin: true, fixedrange: false, ...more,
+           title, tickvals: kept(more.tickvals), ticktext: kept(more.ticktext) };
+}
 
 function layout(more) {
   return {
     paper_bgcolor: "transparent", plot_bgcolor: "transparent", showlegend: false, hovermode: "x unified",
-    font: { family: "inherit", size: 13 }, margin: { l: 60, r: 12, t: 8, b: 40 }, dragmode: "zoom", ...more,
+    font: { family: "inherit", size: 13 }, margin: { l: narrow ? 44 : 60, r: 12, t: 8, b: 40 }, dragmode: "zoom", ...more,
   };
 }
 

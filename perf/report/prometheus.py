@@ -66,6 +66,19 @@ HISTOGRAMS: Mapping[str, Mapping[str, Described]] = {
         "ack_us": Described("ack_seconds", "with --rate: from sending to Kafka's acknowledgement"),
     },
 }
+#: A histogram of a snapshot → the counter of what its sum leaves out: Prometheus takes a sum that falls for a restart.
+BELOW_ZERO: Mapping[str, Mapping[str, Described]] = {
+    "consumer": {
+        "delta_ms": Described(
+            "delta_below_zero_seconds", "size of the deltas below 0, which delta_seconds_sum leaves out"
+        ),
+        "visible_ms": Described("visible_below_zero_seconds", "the same for visible_seconds_sum"),
+        "append_to_visible_ms": Described(
+            "append_to_visible_below_zero_seconds", "the same for append_to_visible_seconds_sum"
+        ),
+    },
+    "producer": {},
+}
 #: A gauge of a snapshot → its metric.
 GAUGES: Mapping[str, Mapping[str, Described]] = {
     "consumer": {
@@ -95,6 +108,11 @@ def families(role: str, snapshot: Snapshot, information: Mapping[str, str]) -> I
     for field, found in HISTOGRAMS[role].items():
         if field in snapshot.tallies:
             yield _histogram(HistogramMetricFamily(**_arguments(role, found)), field, snapshot.tallies[field])
+    for field, found in BELOW_ZERO[role].items():
+        if field in snapshot.tallies:
+            yield _filled(
+                CounterMetricFamily(**_arguments(role, found)), snapshot.tallies[field].below_zero / _MS_PER_S
+            )
 
 
 def _arguments(role: str, found: Described) -> dict[str, Any]:
@@ -118,5 +136,5 @@ def _filled(
 def _histogram(family: HistogramMetricFamily, field: str, tally: Tally) -> HistogramMetricFamily:
     per_s, bounds = (_US_PER_S, _BOUNDS_US) if field.endswith("_us") else (_MS_PER_S, _BOUNDS_MS)
     buckets = [(str(bound / per_s), float(count)) for bound, count in zip(bounds, tally.at_most(bounds), strict=True)]
-    family.add_metric([], [*buckets, ("+Inf", float(tally.samples))], tally.sum / per_s)
+    family.add_metric([], [*buckets, ("+Inf", float(tally.samples))], (tally.sum + tally.below_zero) / per_s)
     return family

@@ -102,8 +102,9 @@ def _assert_summary(summary: dict[str, object], deltas: list[int], stamps: list[
         assert distribution[name] == pytest.approx(exact, rel=0.001)
     assert (summary["first_record_ms"], summary["last_record_ms"]) == (min(stamps), max(stamps))
     span_s = (max(stamps) - min(stamps)) / 1000
-    assert summary["throughput_per_s"] == pytest.approx(len(deltas) / span_s)
-    assert summary["throughput_mb_per_s"] == pytest.approx(size_bytes / 1e6 / span_s)
+    assert summary["throughput_per_s"] == pytest.approx((len(deltas) - 1) / span_s)
+    mean_bytes = size_bytes / len(deltas)
+    assert summary["throughput_mb_per_s"] == pytest.approx(mean_bytes * (len(deltas) - 1) / 1e6 / span_s)
     assert summary["timestamp_types"] == {"LogAppendTime": len(deltas)}
 
 

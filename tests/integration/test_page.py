@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from shutil import which
 from typing import Any, Literal
@@ -103,6 +104,20 @@ def report(browser: Browser, folder: Path) -> Iterator[Seen]:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     yield Seen(context.new_page(), folder / "report.html")
     context.close()
+
+
+_TICKS = """() => [...document.querySelectorAll('.js-plotly-plot')].map(
+    (plot) => [...plot.querySelectorAll('.xtick text')].map((one) => one.getBoundingClientRect())
+                  .map(({ left, right }) => [left, right]))"""
+
+
+def test_labels_of_an_axis_do_not_touch(seen: Seen) -> None:
+    """Each label below a plot ends, by a blank's width, before the next one begins, on a phone too."""
+    plots = seen.page.evaluate(_TICKS)
+    assert any(plots)
+    for boxes in plots:
+        for (_, right), (left, _) in pairwise(sorted(box for box in boxes if box[1] > box[0])):
+            assert right + 3 < left
 
 
 def test_it_opens_without_error_or_request(seen: Seen) -> None:

@@ -176,11 +176,16 @@ def test_producers_wait_for_consumers_that_hold_their_partitions(run: Run) -> No
 
 
 def test_a_run_that_has_ended_takes_nobody(run: Run) -> None:
-    """Its id is refused with exit code 2, before anything is sent or read."""
+    """Its id is refused with exit code 2, before anything is sent or read; its report has clock error and time."""
     alone = {"WAIT_FOR": "producers:1,consumers:1"}
-    consumer = run.consumer(0, **alone)
-    ended(run.producer(0, "--size", "100", **alone))
+    clocked = f"{run.name}-clock"
+    assert run.scripts.run("PerfTopics.py", "clock", clocked).returncode == 0
+    consumer = run.consumer(0, "--clock-topic", clocked, **alone)
+    ended(run.producer(0, "--size", "3000", **alone))
     ended(consumer)
+    merged = run.report(**alone).stdout.partition("Summary of the consumer")[2]
+    assert re.search(r"clock offset vs broker \d+ +[-+]", merged), merged
+    assert 3 < float(figure(merged, "elapsed")) < TIMEOUT_S  # 3,000 messages at 1,000 a second
     for late in (run.producer(1, **alone), run.consumer(1, **alone)):
         _, stderr = late.communicate(timeout=TIMEOUT_S)
         assert late.returncode == 2

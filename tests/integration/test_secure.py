@@ -24,6 +24,7 @@ KEY = "a-secret-key-0815"
 PASSWORD = "a-secret-password-4711"
 KEY_PASSWORD = "a-key-password-1138"
 WRONG = "wrong-secret-2342"
+QUERY = "a-secret-query-1864"
 SERVER = issue_certificate()
 SCRIPTS = ("ProducerPerformance.py", "PerfConsumer.py", "test.py")
 
@@ -107,7 +108,7 @@ def refused(scripts: Scripts, *command: str, **variables: str) -> str:
     done = scripts.run(*command, **variables)
     assert time.monotonic() - start_s < 10
     assert done.returncode == 3, done.stderr
-    for secret in (KEY, PASSWORD, WRONG, KEY_PASSWORD, CLIENT_SECRET):
+    for secret in (KEY, PASSWORD, WRONG, KEY_PASSWORD, CLIENT_SECRET, QUERY):
         assert secret not in done.stdout + done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, done.stderr
@@ -224,6 +225,44 @@ def test_no_secret_is_in_anything_that_a_run_writes(
     written = "".join(path.read_text() for path in folder.iterdir())
     assert "sasl" in written and "exit_code" in written
     assert not [secret for secret in secrets if secret in written]
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_query_of_the_token_endpoint_is_in_nothing_that_a_run_writes(
+    scripts: Scripts, secured: Secured, tmp_path: Path, code: int
+) -> None:
+    """It reaches the identity provider, and stands in no result and no message, also where no token is given."""
+    address = f"{secured.provider.token_url}?code={QUERY}"
+    variables = secured.oauth(KAFKA_OAUTH_TOKEN_URL=address) | ({"KAFKA_OAUTH_CERT": CLIENT_CA_PEM} if code else {})
+    done = scripts.run("ProducerPerformance.py", "--result", str(tmp_path / "r"), PERF_DEBUG="1", **variables)
+    assert done.returncode == code, done.stderr
+    written = done.stdout + done.stderr + ("" if code else (tmp_path / "r").read_text())
+    assert QUERY not in written
+    assert code or f"{secured.provider.token_url}?(secret)" in written
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "KAFKA_APIKEY_FILE", "KAFKA_PASSWORD_FILE", "KAFKA_CLIENT_KEY_FILE", "KAFKA_CLIENT_KEY", "KAFKA_CERT",
+        "PEM_CERT", "KAFKA_CLIENT_CERT", "KAFKA_OAUTH_CERT", "KAFKA_CONFIG_FILE",
+    ],
+)  # fmt: skip
+def test_a_secret_in_place_of_its_file_is_not_printed(scripts: Scripts, name: str) -> None:
+    """The secret itself, where a variable takes a path, is in no line of output, nor in a traceback asked for."""
+    done = scripts.run("PerfConsumer.py", PERF_DEBUG="1", KAFKA_BROKERS="localhost:1", **{name: KEY})
+    assert done.returncode == (3 if name == "PEM_CERT" else 2)
+    assert name in done.stderr
+    assert KEY not in done.stdout + done.stderr
+
+
+def test_passwords_in_addresses_are_not_printed(scripts: Scripts) -> None:
+    """user:password@ in the brokers or in the token endpoint's address ends in exit code 2, and is not repeated."""
+    oauth = {"KAFKA_SASL_MECHANISM": "OAUTHBEARER", "KAFKA_OAUTH_TOKEN_URL": f"https://me:{PASSWORD}@localhost/token"}
+    for given in ({"KAFKA_BROKERS": f"me:{PASSWORD}@localhost:1"}, {"KAFKA_BROKERS": "localhost:1", **oauth}):
+        done = scripts.run("PerfConsumer.py", KAFKA_OAUTH_CLIENT_ID="x", KAFKA_OAUTH_CLIENT_SECRET="y", **given)
+        assert done.returncode == 2
+        assert PASSWORD not in done.stdout + done.stderr
 
 
 # --------------------------------------------------------------------------------------------- row 5: certificates

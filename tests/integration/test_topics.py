@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from harness import ROOT, TIMEOUT_S, Cluster, Scripts
 
-from demo.broker import EmbeddedBroker, Security
+from demo.broker import EmbeddedBroker, Security, issue_certificate
 
 pytestmark = pytest.mark.integration
 
@@ -266,3 +267,26 @@ def test_check_of_rights(scripts: Scripts, guarded: Guarded) -> None:
     assert f"✓ the credentials may write to {source}" in done.stdout
     assert f"✓ {output} is LogAppendTime" in done.stdout
     assert KEY not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("given", ["nothing", "certificate", "key"])
+def test_a_broker_that_stands_still_does_not_answer(scripts: Scripts, given: str) -> None:
+    """Slow is not closing: librdkafka calls all brokers down after its time-outs, but nobody asked for credentials."""
+    certificate = issue_certificate()
+    with EmbeddedBroker(security=Security(plain_users={"token": KEY}, certificate=certificate)) as broker:
+        variables = {
+            "nothing": {"KAFKA_BROKERS": broker.bootstrap_servers},
+            "certificate": {"KAFKA_BROKERS": broker.secure_bootstrap_servers, "KAFKA_CERT": certificate.ca_pem},
+            "key": {
+                "KAFKA_BROKERS": broker.secure_bootstrap_servers, "KAFKA_CERT": certificate.ca_pem, "KAFKA_APIKEY": KEY,
+            },
+        }[given]  # fmt: skip
+        os.kill(broker.pid, signal.SIGSTOP)
+        try:
+            timeout = ("--config", "socket.connection.setup.timeout.ms=1000")
+            done = scripts.run("PerfTopics.py", "check", "--input", "t", *timeout, **variables)
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
+        assert done.returncode == 3
+        assert "no answer within 6 s" in done.stdout
+        assert "credentials" not in done.stdout

@@ -1023,8 +1023,8 @@ def test_a_run_is_refused_where_it_does_not_belong(group_run: GroupRun, tmp_path
     """What is no result, and none at all, is told with its name; never a traceback, never exit code 0."""
     (tmp_path / "other.json").write_text('{"kind":"consumer"}')
     done = group_run.scripts.run("PerfReport.py", *CONSUMED, str(tmp_path / "other.json"))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "other.json is no result file" in done.stderr
     missing = group_run.scripts.run("PerfReport.py", str(tmp_path / "missing.json"))
-    assert missing.returncode == 1
+    assert missing.returncode == 2
     assert "missing.json: No such file" in missing.stderr

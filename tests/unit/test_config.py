@@ -19,7 +19,7 @@ from demo.broker import issue_certificate
 from kafka import java
 from kafka.config import ALIASES, MECHANISMS, SECRET_PROPERTIES, VARIABLES, ClientConfig, client_config, pem_text
 from kafka.consumer import Consumer
-from kafka.errors import ConfigError
+from kafka.errors import ConfigError, without_secrets
 from kafka.java import JAVA_SECRETS
 from kafka.producer import Producer
 from kafka.topics import Admin
@@ -181,11 +181,62 @@ def test_a_secret_given_twice_is_refused(tmp_path: Path, name: str) -> None:
     assert SECRET not in message
 
 
-@pytest.mark.parametrize("name", ["KAFKA_APIKEY_FILE", "KAFKA_PASSWORD_FILE", "KAFKA_CONFIG_FILE", "KAFKA_CERT"])
+FILES_OF_SECRETS = sorted(variable.name for variable in VARIABLES if variable.name.endswith("_FILE"))
+CERTIFICATES = ["KAFKA_CERT", "KAFKA_CLIENT_CERT", "KAFKA_OAUTH_CERT"]
+
+
+@pytest.mark.parametrize("name", [*FILES_OF_SECRETS, *CERTIFICATES])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
-    """A missing file or a directory is told with the variable, the path and the system's reason."""
-    assert refusal({name: "/no/such/file"}) == f"{name}: cannot read /no/such/file: No such file or directory"
-    assert refusal({name: str(tmp_path)}) == f"{name}: cannot read {tmp_path}: Is a directory"
+    """A directory is told with the variable, the path and the system's reason."""
+    assert (
+        refusal({**of_its_mechanism(name), name: str(tmp_path)})
+        == f"{name}: cannot read the file {tmp_path}: Is a directory"
+    )
+
+
+@pytest.mark.parametrize("name", ["KAFKA_CONFIG_FILE", *CERTIFICATES])
+@pytest.mark.parametrize("path", ["/no/such/ca.pem", "certs/my ca.crt", "C:\\certs\\ca.cer", "TMP/client"])
+def test_a_missing_file_is_named_where_its_name_is_surely_one(tmp_path: Path, name: str, path: str) -> None:
+    """A certificate's or properties file that is not there is named: by its ending, or its folder, it is a path."""
+    path = path.replace("TMP", str(tmp_path))
+    assert refusal({name: path}) == f"{name}: cannot read the file {path}: No such file or directory"
+
+
+#: A secret as it is pasted: a key, a JWT, base64 with slashes (too long for a file's name, too), several lines.
+PASTED = [
+    SECRET,
+    f"eyJhbGciOiJIUzI1NiJ9.{SECRET}.x",
+    f"/{SECRET}+/9j/4AAQ==",
+    f"//{SECRET}",
+    f"MII{SECRET}/" * 100,
+    f"MII{SECRET}" * 100,
+    f"security.protocol=SSL\nsasl.password={SECRET}\nssl.ca.location=/etc/ca.pem",
+]
+
+
+def of_its_mechanism(name: str) -> dict[str, str]:
+    """What must be set for the variable to be looked at."""
+    return {"KAFKA_SASL_MECHANISM": "OAUTHBEARER"} if name.startswith("KAFKA_OAUTH_CLIENT") else {}
+
+
+@pytest.mark.parametrize("name", [*FILES_OF_SECRETS, *CERTIFICATES, "PEM_CERT", "KAFKA_CLIENT_KEY"])
+@pytest.mark.parametrize("value", PASTED)
+def test_a_secret_in_place_of_its_file_is_not_shown(name: str, value: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Who gives the secret where its path is expected is told so, and the value is in no message, cause or log."""
+    with caplog.at_level(logging.DEBUG):
+        try:
+            client_config({**of_its_mechanism(name), name: value}, brokers=NOBODY)
+            told = caplog.text
+        except ConfigError as error:
+            told = f"{error} {error.__cause__} {error.__context__}"
+    assert SECRET not in told
+    assert name in told and "not shown" in told
+
+
+@pytest.mark.parametrize("name", [name for name in FILES_OF_SECRETS if name != "KAFKA_CONFIG_FILE"])
+def test_a_missing_secret_file_is_not_named(tmp_path: Path, name: str) -> None:
+    """What should be a secret's file and is not there may be the secret, even if it looks like a path."""
+    assert SECRET not in refusal({**of_its_mechanism(name), name: str(tmp_path / f"{SECRET}.pem")})
 
 
 @pytest.mark.parametrize("name", ["KAFKA_APIKEY_FILE", "KAFKA_PASSWORD_FILE"])
@@ -208,7 +259,7 @@ def test_a_certificate_that_is_no_pem_is_named(tmp_path: Path, name: str, text: 
 
 def test_a_pem_cert_that_is_a_directory_is_named(tmp_path: Path) -> None:
     """PEM_CERT may be absent, but what is there must be a certificate."""
-    assert refusal({"PEM_CERT": str(tmp_path)}) == f"PEM_CERT: cannot read {tmp_path}: Is a directory"
+    assert refusal({"PEM_CERT": str(tmp_path)}) == f"PEM_CERT: cannot read the file {tmp_path}: Is a directory"
 
 
 def test_bytes_that_are_no_text_are_no_certificate(tmp_path: Path) -> None:
@@ -349,7 +400,48 @@ OAUTH = {
 def test_a_token_is_never_sent_or_fetched_in_clear() -> None:
     """OAUTHBEARER needs TLS to the broker, and https to the token endpoint."""
     assert "in clear" in refusal(OAUTH, ("security.protocol", "SASL_PLAINTEXT"))
-    assert "https address" in refusal({**OAUTH, "KAFKA_OAUTH_TOKEN_URL": "http://id.example/token"})
+    for address in ("http://id.example/token", "HTTP://id.example", "id.example/token", "https//id.example"):
+        assert "https address" in refusal({**OAUTH, "KAFKA_OAUTH_TOKEN_URL": address})
+
+
+@pytest.mark.parametrize("way", ["variable", "flag", "file", "Java's file"])
+def test_a_password_in_the_token_endpoints_address_is_refused(tmp_path: Path, way: str) -> None:
+    """It would have no effect, and stand in librdkafka's log and the process list: refused, and not repeated."""
+    name, address = "sasl.oauthbearer.token.endpoint.url", f"https://user:{SECRET}@id.example/token"
+    jaas = f'sasl.jaas.config=a.OAuthBearerLoginModule required oauth.token.endpoint.uri="{address}";'
+    file = written(tmp_path / "f", jaas if way == "Java's file" else f"{name}={address}\n")
+    message = {
+        "variable": lambda: refusal({**OAUTH, "KAFKA_OAUTH_TOKEN_URL": address}),
+        "flag": lambda: refusal(OAUTH, (name, address)),
+    }.get(way, lambda: refusal({**OAUTH, "KAFKA_CONFIG_FILE": file}))()
+    assert "KAFKA_OAUTH_CLIENT_SECRET" in message
+    assert SECRET not in message
+
+
+def test_the_query_of_an_address_may_be_secret() -> None:
+    """Some identity providers need one: it reaches librdkafka, but no result, and no log that librdkafka writes."""
+    given = {**OAUTH, "KAFKA_OAUTH_TOKEN_URL": f"https://id.example/token?code={SECRET}"}
+    config = client_config(given, brokers=NOBODY)
+    assert config.properties["sasl.oauthbearer.token.endpoint.url"].endswith(SECRET)
+    assert config.redacted()["sasl.oauthbearer.token.endpoint.url"] == "https://id.example/token?(secret)"
+    for override in (("debug", "conf"), ("log_level", "3"), ("log_level", "7")):
+        assert override[0] in refusal(given, override)
+        properties(OAUTH, override)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f'no token from "https://u:{SECRET}@id/t": 401', 'no token from "https://(secret)@id/t": 401'),
+        (f"https://u:{SECRET}/{SECRET}@id/t", "https://(secret)@id/t"),
+        (f'"https://id/t?a={SECRET}&b={SECRET}" x', '"https://id/t?(secret)" x'),
+        ("sasl_ssl://broker:9093/bootstrap: refused? no", "sasl_ssl://broker:9093/bootstrap: refused? no"),
+    ],
+)
+def test_secrets_of_addresses_are_left_out(text: str, shown: str) -> None:
+    """User, password and query of an address are replaced, in a property's value and in a message around it."""
+    assert without_secrets(text) == shown
+    assert ClientConfig({"a.url": text}).redacted() == {"a.url": shown}
 
 
 # ------------------------------------------------------------------------------------- certificates as path and text

@@ -103,7 +103,7 @@ def checkpoint(partition: int, epoch: int, number: int, next_offset: int, deltas
         number=number,
         next_offset=next_offset,
         owner=("0", 1),
-        result=result.of_statistics(statistics, topic="t"),
+        result=result.of_statistics(statistics, topic="t", started_ms=0, now_ms=1_000),
     )
 
 
@@ -277,7 +277,7 @@ def large(number: int, seed: int) -> Checkpoint:
         number=number,
         next_offset=number,
         owner=("0", 1),
-        result=result.of_statistics(statistics, topic="t"),
+        result=result.of_statistics(statistics, topic="t", started_ms=0, now_ms=1_000),
     )
 
 

@@ -482,8 +482,8 @@ def test_the_exit_code_is_that_of_the_worst(tmp_path: Path, results: list[Result
     assert len(done.stderr.splitlines()) == len(ended)
 
 
-def test_a_file_that_is_no_result_ends_in_1(tmp_path: Path) -> None:
-    """A missing, foreign, newer or damaged file is one sentence, and the exit code is 1."""
+def test_a_file_that_is_no_result_ends_in_2(tmp_path: Path) -> None:
+    """A missing, foreign, newer or damaged file is one sentence that names it, and a usage error."""
     (tmp_path / "foreign.json").write_text("hello")
     (tmp_path / "newer.json").write_text('{"version":99}')
     good = consumer([1, 2, -3], marks=[b"r/p/0/0/0"])
@@ -494,7 +494,8 @@ def test_a_file_that_is_no_result_ends_in_1(tmp_path: Path) -> None:
     for name in ("absent", "foreign", "newer", "histogram", "series", "ledger"):
         for others in ([], ["good.json"]):
             done = report_on(tmp_path, f"{name}.json", *others)
-            assert done.returncode == 1, (name, others)
+            assert done.returncode == 2, (name, others)
+            assert f"{name}.json" in done.stderr or name not in ("absent", "foreign", "newer")
             assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
             assert "defect" not in done.stderr and "Traceback" not in done.stderr
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle
 
 import pytest
@@ -12,9 +12,12 @@ from confluent_kafka import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perf.meter import Meter
+from perf.clock import ClockOffset
+from perf.coordination import Identity, Membership, checkpoint_prefix, checkpoints
+from perf.meter import Meter, Shares
 from perf.payload import DAY_MS, PayloadReader, Rejection
 from perf.process import WallClock
+from perf.result import ConsumerResult, merged
 from perf.settings import Settings, Trace, Warmup
 from perf.stats import Event, Statistics, TotalRead, WindowAverage, Windows
 
@@ -110,7 +113,7 @@ def test_sizes_and_times_are_noted() -> None:
     values = [b"x" * 1_000_000, None, b"x" * 3_000_000]
     subject.measure([message(value, stamp=stamp) for value, stamp in zip(values, stamps, strict=True)])
     summary = subject.statistics.summary(elapsed_s=1.0)
-    assert summary.throughput_mb_per_s == pytest.approx(2.0)
+    assert summary.throughput_mb_per_s == pytest.approx(2.0 * 2 / 3)  # three messages, two intervals
     assert (summary.first_record_ms, summary.last_record_ms) == (STAMP_MS, STAMP_MS + 2_000)
 
 
@@ -387,3 +390,61 @@ def test_receive_latency_has_no_row_in_1969() -> None:
     assert summary.messages_read == summary.measured + summary.not_measured["no_kafka_timestamp"] == 1
     assert summary.first_record_ms is None
     assert not [row for row in summary.series if row.start_ms < 0]
+
+
+# ---------------------------------------------------------------------------------------------- one run, many consumers
+
+
+class Kept:
+    """A run's topics in memory."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, bytes] = {}
+
+    def announce(self, value: bytes, *, wait: bool) -> None:
+        """Nobody listens."""
+        del value, wait
+
+    def announcements(self) -> list[bytes]:
+        """Nobody speaks."""
+        return []
+
+    def save(
+        self, shard: int, records: Mapping[str, bytes], *, wait: bool, saved: Callable[[], None] = lambda: None
+    ) -> None:
+        """Keep them."""
+        del shard, wait
+        self.records |= records
+        saved()
+
+    def saved(self, prefix: str | tuple[str, ...], shards: Iterable[int] | None = None) -> dict[str, bytes]:
+        """Those that begin so."""
+        del shards
+        return {key: value for key, value in self.records.items() if key.startswith(prefix)}
+
+
+def test_a_runs_states_know_clock_error_and_time() -> None:
+    """What PerfReport.py --run merges has each consumer's clock offsets, and the time since the first one began."""
+    journal, now_ms = Kept(), [float(STAMP_MS)]
+    clocks = [ClockOffset(broker=1, offset_ms=offset_ms, bound_ms=1.5) for offset_ms in (0.5, 0.75)]
+
+    def reading(index: str, partitions: Sequence[int], clock: ClockOffset, seconds: int) -> Shares:
+        member = Membership(journal, "r", "consumer", Identity(index, 1), lambda: now_ms[0])
+        shares = Shares(Settings(topic="t"), member, lambda: now_ms[0], [clock])
+        shares.take(dict.fromkeys(partitions, 0))
+        shares.measure([Message("t", number, 0, None, next(iter(CONTENTS)), timestamp=(LOG_APPEND_TIME, STAMP_MS))
+                        for number in partitions])  # fmt: skip
+        now_ms[0] += seconds * 1_000
+        return shares
+
+    first = reading("0", [0, 1], clocks[0], seconds=7)
+    first.give_up([0], lost=False)
+    second = reading("1", [0], clocks[1], seconds=5)
+    for shares in (first, second):
+        shares.leave(0)
+    states = checkpoints(journal.saved(checkpoint_prefix("r")))
+    found = merged([state.result for state in states.values()])
+    assert isinstance(found, ConsumerResult)
+    assert found.summary.clock == clocks
+    assert found.summary.elapsed_s == 12
+    assert found.started_at == "2026-11-18T11:06:40.000+00:00"

@@ -373,15 +373,26 @@ def test_records_give_the_first_and_last_stamp_and_the_types(batches: list[list[
 
 
 def test_throughput_comes_from_the_records_own_times() -> None:
-    """3,000 messages of 500 bytes over two seconds of stamps are 1,500 messages/s and 0.75 MB/s."""
+    """3,001 messages of 500 bytes over two seconds of stamps are 1,500 messages/s and 0.75 MB/s."""
     statistics = Statistics()
-    stamps_ms = [1_000_000 + index % 2_001 for index in range(3_000)]
-    statistics.records(stamps_ms, [2] * 3_000, 500 * 3_000)
-    measure(statistics, [1] * 2_999)
+    stamps_ms = [1_000_000 + index % 2_001 for index in range(3_001)]
+    statistics.records(stamps_ms, [2] * 3_001, 500 * 3_001)
+    measure(statistics, [1] * 3_000)
     statistics.reject(Rejection.EMPTY)
     summary = statistics.summary(elapsed_s=99.0)
     assert (summary.throughput_per_s, summary.throughput_mb_per_s) == (1_500.0, 0.75)
     assert summary.elapsed_s == 99.0
+
+
+def test_throughput_is_not_above_the_pace_of_sending() -> None:
+    """Messages 100 ms apart are 10 a second, however few: the first one opens the time that is divided by."""
+    for count in (2, 3, 10):
+        statistics = Statistics()
+        statistics.records([STAMP_MS + 100 * number for number in range(count)], [APPEND] * count, 1_000 * count)
+        measure(statistics, [1] * count)
+        summary = statistics.summary(elapsed_s=9.0)
+        assert summary.throughput_per_s == pytest.approx(10)
+        assert summary.throughput_mb_per_s == pytest.approx(0.01)
 
 
 def test_nothing_read_has_no_times_and_no_throughput() -> None:
@@ -555,12 +566,12 @@ def test_throughput_leaves_the_warm_up_out() -> None:
     """What was read within the warm-up counts as read, and is in no rate."""
     statistics = Statistics()
     statistics.reject(Rejection.WARMUP, 5_000)
-    statistics.records([STAMP_MS, STAMP_MS + 2_000], [APPEND] * 2, 4_000_000)
-    measure(statistics, [1] * 90)
+    statistics.records([STAMP_MS, STAMP_MS + 2_000], [APPEND] * 2, 4_040_000)
+    measure(statistics, [1] * 91)
     statistics.reject(Rejection.NOT_JSON, 10)
     summary = statistics.summary(elapsed_s=9.0)
     assert (summary.throughput_per_s, summary.throughput_mb_per_s) == (50.0, 2.0)
-    assert (summary.messages_read, summary.measured, summary.not_measured["warmup"]) == (5_100, 90, 5_000)
+    assert (summary.messages_read, summary.measured, summary.not_measured["warmup"]) == (5_101, 91, 5_000)
 
 
 # ------------------------------------------------------------------------------------------------------------- restored
