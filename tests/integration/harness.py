@@ -12,7 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from kafka.config import VARIABLES
@@ -35,7 +44,18 @@ class Cluster:
         name = f"test-{uuid.uuid4().hex[:12]}{name_end}"
         topic = NewTopic(name, partitions, 1, config={"message.timestamp.type": timestamp_type})
         self.admin.create_topics([topic])[name].result(TIMEOUT_S)
+        deadline = time.monotonic() + TIMEOUT_S
+        while not self._knows(name):  # the controller made it, and the broker hears of it a moment later
+            assert time.monotonic() < deadline, f"{name} was made, and the broker does not know it"
         return name
+
+    def _knows(self, topic: str) -> bool:
+        try:
+            self.admin.describe_topics(TopicCollection([topic]))[topic].result(TIMEOUT_S)
+        except KafkaException as error:
+            assert error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+            return False
+        return True
 
     def topics(self) -> set[str]:
         """All topics that there are."""
@@ -97,6 +117,14 @@ class Scripts:
             text=True,
         )
         self._started.append(process)
+        return process
+
+    def start_operator(self, source: str, output: str, *flags: str, **variables: str) -> subprocess.Popen[str]:
+        """The demo's stand-in operator between two topics, once it reads."""
+        flags = ("--input", source, "--output", output, *flags)
+        process = self.start("-m demo.streams_operator", *flags, **variables)
+        assert process.stdout is not None and process.stderr is not None
+        assert "operator ready" in process.stdout.readline(), process.stderr.read()
         return process
 
     def run(self, script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

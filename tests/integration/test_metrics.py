@@ -66,8 +66,7 @@ def pair(scripts: Scripts, cluster: Cluster, tmp_path: Path, await_condition: Aw
     assert scripts.run("PerfTopics.py", "clock", "--clock-topic", clock).returncode == 0
     data = tmp_path / "data.ndjson"
     data.write_text('{"id":1}\n' * 499 + '{"id":"%s"}\n' % ("x" * TOO_LARGE))
-    operator = scripts.start("-m demo.streams_operator", "--input", source, "--output", output)
-    assert operator.stdout is not None and "operator ready" in operator.stdout.readline()
+    scripts.start_operator(source, output)
     ports, result, trace = (free_port(), free_port()), tmp_path / "consumer.json", ("--trace", "field:mark")
     reading = ("--topic", output, "--clock-topic", clock, "--result", str(result), *trace)
     consumer = scripts.start("PerfConsumer.py", *reading, METRICS_PORT=str(ports[1]))

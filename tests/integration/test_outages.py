@@ -56,8 +56,7 @@ def test_row_1_broker_restarted(scripts: Scripts, own_broker: EmbeddedBroker) ->
     cluster = Cluster(own_broker.bootstrap_servers)
     source, output = cluster.create_topic(partitions=2), cluster.create_topic(partitions=2)
     address = {"KAFKA_BROKERS": own_broker.bootstrap_servers, "TRACE": "field:mark"}
-    operator = scripts.start("-m demo.streams_operator", "--input", source, "--output", output, **address)
-    assert operator.stdout is not None and "operator ready" in operator.stdout.readline()
+    scripts.start_operator(source, output, **address)
     reading = ("--topic", output, "--idle-timeout", "15s", "--result", "c.json")
     consumer = scripts.start("PerfConsumer.py", *reading, **address)
     scripts.wait_for(consumer, "read as it comes")
@@ -180,8 +179,7 @@ def test_row_24_the_clock_is_set_mid_run(
 ) -> None:
     """A wall clock that jumps an hour mid-run changes no duration, rate, lateness or time until visible."""
     source, output = cluster.create_topic(timestamp_type="CreateTime"), cluster.create_topic()
-    operator = scripts.start("-m demo.streams_operator", "--input", source, "--output", output)
-    assert operator.stdout is not None and "operator ready" in operator.stdout.readline()
+    scripts.start_operator(source, output)
     reading = ("--topic", output, "--count", "3000", "--result", "c.json")
     consumer = scripts.start("PerfConsumer.py", *reading, **clock.variables)
     scripts.wait_for(consumer, "read as it comes")

@@ -24,10 +24,7 @@ def topics(cluster: Cluster) -> tuple[str, str]:
 
 def start_operator(scripts: Scripts, topics: tuple[str, str], *flags: str) -> None:
     """A stand-in operator that is ready."""
-    flags = ("--input", topics[0], "--output", topics[1], *flags)
-    operator = scripts.start("-m demo.streams_operator", *flags)
-    assert operator.stdout is not None
-    assert "operator ready" in operator.stdout.readline()
+    scripts.start_operator(*topics, *flags)
 
 
 def run(scripts: Scripts, topics: tuple[str, str], *flags: str, timeout_s: float = 120) -> tuple[int, str, str]:

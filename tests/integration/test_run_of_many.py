@@ -70,8 +70,7 @@ class Run:
 def run(scripts: Scripts, cluster: Cluster) -> Iterator[Run]:
     """A run with its operator."""
     made = Run(scripts, cluster)
-    operator = scripts.start("-m demo.streams_operator", "--input", made.source, "--output", made.output)
-    assert operator.stdout is not None and "operator ready" in operator.stdout.readline()
+    operator = scripts.start_operator(made.source, made.output)
     yield made
     operator.send_signal(signal.SIGTERM)
 
