@@ -41,7 +41,7 @@ def test_golden_case_from_a_real_topic(scripts: Scripts, cluster: Cluster) -> No
 def test_every_figure_equals_an_independent_computation(scripts: Scripts, cluster: Cluster) -> None:
     """Sent through the stand-in operator, each STAT line and the summary equal those computed from an own read."""
     count, source, output = 25_000, cluster.create_topic(partitions=3), cluster.create_topic()
-    scripts.start_operator(source, output, "--delay-ms", "2")
+    operator = scripts.start_operator(source, output, "--delay-ms", "2")
     consumer = scripts.start(
         "PerfConsumer.py",
         "--topic",

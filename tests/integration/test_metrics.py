@@ -66,7 +66,7 @@ def pair(scripts: Scripts, cluster: Cluster, tmp_path: Path, await_condition: Aw
     assert scripts.run("PerfTopics.py", "clock", "--clock-topic", clock).returncode == 0
     data = tmp_path / "data.ndjson"
     data.write_text('{"id":1}\n' * 499 + '{"id":"%s"}\n' % ("x" * TOO_LARGE))
-    scripts.start_operator(source, output)
+    operator = scripts.start_operator(source, output)
     ports, result, trace = (free_port(), free_port()), tmp_path / "consumer.json", ("--trace", "field:mark")
     reading = ("--topic", output, "--clock-topic", clock, "--result", str(result), *trace)
     consumer = scripts.start("PerfConsumer.py", *reading, METRICS_PORT=str(ports[1]))
