@@ -100,7 +100,7 @@ def next_step(steps: Sequence[Step], *, first_per_s: float, resolution: float) -
     The rate doubles while it is sustained (or halves until it is), then the gap between the highest sustained rate and
     the lowest other one above it is halved (as factors), then both ends are confirmed: the upper one fails a second
     time (else a third hold decides), the lower one is sustained three times more. What did not decide is held again,
-    each time for twice as long; a rate that fails later counts as not sustained.
+    each time for twice as long; a rate that fails later counts as not sustained, and the next is a little below it.
     """
     if not steps:
         return Plan(first_per_s, "growth")
@@ -111,7 +111,10 @@ def next_step(steps: Sequence[Step], *, first_per_s: float, resolution: float) -
     if low is None or math.isinf(high):
         rate_per_s = _rounded(high / _FACTOR if low is None else low * _FACTOR, resolution)
         return Plan(rate_per_s, "growth") if _LEAST_PER_S <= rate_per_s <= _MOST_PER_S else None
-    middle = _rounded(math.sqrt(low * high), resolution)
+    middle = math.sqrt(low * high)
+    if _count(steps, high, outcome=SUSTAINED):  # it is nearer to the truth than what is far below it
+        middle = max(middle, high / (1 + resolution) ** 2)
+    middle = _rounded(middle, resolution)
     if high > low * (1 + resolution) and low < middle < high:
         return Plan(middle, "bisection")
     if _count(steps, high, outcome=NOT_SUSTAINED) == 1 and _count(steps, high, phase="recheck") < _MOST_RECHECKS:

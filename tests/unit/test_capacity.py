@@ -127,8 +127,11 @@ def test_a_rate_that_fails_when_confirmed_is_not_the_capacity() -> None:
         lucky = plan.phase != "confirmation" and plan.rate_per_s <= 1_000
         return outcome(plan, SUSTAINED if lucky or plan.rate_per_s <= 800 else NOT_SUSTAINED)
 
-    low, high = capacity.bounds(search(hold))
+    steps = search(hold)
+    low, high = capacity.bounds(steps)
     assert low is not None and 760 <= low <= 800 < high
+    failed = next(at for at, step in enumerate(steps) if (step.phase, step.outcome) == ("confirmation", NOT_SUSTAINED))
+    assert steps[failed + 1].rate_per_s == pytest.approx(steps[failed].rate_per_s / 1.05**2, rel=0.01)
 
 
 def test_a_hiccup_of_the_machine_does_not_bound_the_capacity() -> None:
