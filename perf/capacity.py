@@ -117,7 +117,7 @@ def next_step(steps: Sequence[Step], *, first_per_s: float, resolution: float) -
     middle = _rounded(middle, resolution)
     if high > low * (1 + resolution) and low < middle < high:
         return Plan(middle, "bisection")
-    if _count(steps, high, outcome=NOT_SUSTAINED) == 1 and _count(steps, high, phase="recheck") < _MOST_RECHECKS:
+    if _may_be_a_hiccup(steps, high):
         return Plan(high, "recheck")
     confirmed = _count(steps, low, phase="confirmation", outcome=SUSTAINED)
     return Plan(low, "confirmation") if confirmed < CONFIRMATIONS else None
@@ -283,6 +283,13 @@ def _failed(steps: Sequence[Step]) -> set[float]:
         if _repeated(steps[:at]) >= _ATTEMPTS.get(one.outcome, math.inf)
         or (one.outcome == NOT_SUSTAINED and not _is_overturned(steps, one.rate_per_s))
     }
+
+
+def _may_be_a_hiccup(steps: Sequence[Step], rate_per_s: float) -> bool:
+    """Whether it failed once only, before there was anything to confirm."""
+    failures = [one for one in steps if one.rate_per_s == rate_per_s and one.outcome == NOT_SUSTAINED]
+    rechecks = _count(steps, rate_per_s, phase="recheck")
+    return len(failures) == 1 and failures[0].phase != "confirmation" and rechecks < _MOST_RECHECKS
 
 
 def _is_overturned(steps: Sequence[Step], rate_per_s: float) -> bool:
