@@ -35,7 +35,7 @@ BEGIN, END = "<!-- figures: written by make bench-engines -->", "<!-- end of the
 AT_LEAST_ONCE, EXACTLY_ONCE = "at least once", "exactly once"
 RATE_PER_S, WARM_UP_S, MEASURED_S, PARTITIONS = 1_000, 5, 10, 3
 SEARCH = ("--rate", "1000", "--step-duration", "8s", "--resolution", "10%", "--fail-if", "p99 > 5s")
-_READY_TIMEOUT_S, _STOP_TIMEOUT_S, _SEARCH_TIMEOUT_S = 120.0, 60.0, 900.0
+_READY_TIMEOUT_S, _STOP_TIMEOUT_S, _SEARCH_TIMEOUT_S = 120.0, 60.0, 1800.0
 _NO_MEASUREMENT = 5  # the exit code of a search that found no capacity, and of a measurement that is INVALID
 
 

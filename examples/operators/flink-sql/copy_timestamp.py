@@ -64,6 +64,8 @@ def started(arguments: argparse.Namespace, folder: str) -> JobClient:
         "restart-strategy.type": "disable",  # an error ends the job
         "io.tmp.dirs": folder,
         "web.tmpdir": folder,
+        "rest.bind-address": "localhost",  # nobody else needs to reach it, and whoever does may run code
+        "jobmanager.bind-host": "localhost",
     }
     configuration = Configuration()
     for name, value in options.items():

@@ -48,6 +48,7 @@ def main() -> None:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # without spark-submit nobody else needs to reach it
     quiet = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
     spark = SparkSession.builder.appName(arguments.output).config(map=quiet).getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
