@@ -56,8 +56,8 @@ format: $(READY) ## let ruff format the code
 bench: $(READY) ## the benchmarks, side by side with Kafka's own tools and kcat; rewrites docs/benchmarks.md
 	@$(RUN) -m benchmarks
 
-bench-engines: $(READY) ## the figures of docs/operators.md: each example at 1,000 messages a second
-	@$(RUN) -m benchmarks.engines
+bench-engines: $(READY) ## the engines of examples/operators side by side: the table of docs/operators.md; some, printed only: ENGINES="spark"
+	@$(RUN) -m benchmarks.engines $(ENGINES)
 
 calibrate: $(READY) ## how often the comparison of runs is wrong, on simulated ones
 	@$(RUN) -m benchmarks.calibrate

@@ -28,12 +28,12 @@ from kafka.topics import Admin
 from perf.settings import OPTIONS, SettingsError, checked, count_of, merged_environment, rate
 
 from .broker import KAFKA_VERSION, BrokerError, EmbeddedBroker
-from .operators import ENGINES, OperatorError, prepare, start_command
+from .operators import ENGINES, OperatorError, prepare, reading_flags, start_command
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "demo-output"
 _SHOWN_LINES = 12
-_READY_TIMEOUT_S = 60.0
+_READY_TIMEOUT_S = 120.0
 _FIRST_LINES_OF_RUN = 26  # the check's and some averages
 _STEP, _FIRST_PER_S = "8s", "400"
 _STOP_TIMEOUT_S = 30.0
@@ -57,7 +57,7 @@ class Child:
         self._first: list[str] = []
         self._last: deque[str] = deque(maxlen=_SHOWN_LINES)
         self._summary: list[str] = []
-        self._count = 0
+        self._lines: list[str] = []
         self._news = threading.Condition()
         print(f"    $ {' '.join(_as_typed(command))}", flush=True)
         self.process = subprocess.Popen(
@@ -77,17 +77,18 @@ class Child:
     def wait_for(self, text: str) -> None:
         """Wait until a line holds `text`. Raises DemoError when the process ends before, or takes too long."""
         with self._news:
-            found = self._news.wait_for(
-                lambda: any(text in line for line in self._first) or not self._reader.is_alive(), _READY_TIMEOUT_S
+            self._news.wait_for(
+                lambda: any(text in line for line in self._lines) or not self._reader.is_alive(), _READY_TIMEOUT_S
             )
-        if not found or not any(text in line for line in self._first):
+            found = any(text in line for line in self._lines)
+        if not found:
             raise DemoError(f"the {self.name} did not get ready; its output is above and in {_shown(self.path)}")
 
     def finish(self) -> None:
         """Wait for its end and show the rest. Raises DemoError unless it succeeded."""
         code = self.process.wait()
         self._reader.join()
-        left_out = self._count - len(self._first) - len(self._last) - len(self._summary)
+        left_out = len(self._lines) - len(self._first) - len(self._last) - len(self._summary)
         if left_out:
             print(f"    {self.name:>8} | … {left_out} more lines in {_shown(self.path)}")
         for line in (*self._last, *self._summary):
@@ -119,7 +120,7 @@ class Child:
             self._news.notify_all()
 
     def _take(self, line: str) -> None:
-        self._count += 1
+        self._lines.append(line)
         if self._summary or line.startswith("Summary of"):
             self._summary.append(line)
         elif len(self._first) < self._most_first:
@@ -195,6 +196,7 @@ def _search(environment: Mapping[str, str], topics: tuple[str, str], *, service_
 
 
 def _run(topics: tuple[str, str]) -> Sequence[str]:
+    engine = os.environ.get("OPERATOR")
     return (
         sys.executable,
         str(ROOT / "PerfRun.py"),
@@ -204,6 +206,7 @@ def _run(topics: tuple[str, str]) -> Sequence[str]:
         topics[1],
         "--folder",
         str(OUTPUT),
+        *(reading_flags(engine) if engine else ()),
     )
 
 

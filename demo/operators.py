@@ -10,6 +10,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +26,31 @@ class OperatorError(Exception):
 
 @dataclass(frozen=True)
 class Engine:
-    """An example: its language, and the line by which it says that it reads the input topic."""
+    """An example: its language, and the line by which it says that it reads the input topic.
+
+    A Python engine that runs on Java names the Maven coordinates of its Kafka connector, and its folder in
+    site-packages that takes the jar. `timestamp_unit` is what --timestamp-unit must be for its results.
+    """
 
     java: bool = False
     ready: str = "operator ready"
+    connector: str = ""
+    jars: str = ""
+    timestamp_unit: str = "ms"
+    exactly_once: bool = True
 
 
 ENGINES = {
     "confluent-kafka": Engine(),
+    "flink-sql": Engine(
+        connector="org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2", jars="pyflink/lib", timestamp_unit="iso8601"
+    ),
     "java-clients": Engine(java=True),
     "kafka-streams": Engine(java=True),
     "quix-streams": Engine(ready="is now processing incoming messages"),
+    "spark": Engine(
+        connector="org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0", jars="pyspark/jars", exactly_once=False
+    ),
 }
 
 
@@ -46,13 +61,17 @@ def prepare(name: str) -> list[str]:
     """
     if name not in ENGINES:
         raise OperatorError(f"OPERATOR: {name} is not one of {', '.join(ENGINES)}")
-    return _java(EXAMPLES / name) if ENGINES[name].java else _python(EXAMPLES / name)
+    return _java(EXAMPLES / name) if ENGINES[name].java else _python(EXAMPLES / name, ENGINES[name])
+
+
+def _need(folder: Path, tool: str, package: str) -> None:
+    if shutil.which(tool) is None:
+        raise OperatorError(f"{folder.name} needs {tool}, which is missing; on Debian: apt-get install {package}")
 
 
 def _java(folder: Path) -> list[str]:
-    for tool, package in (("javac", "default-jdk-headless"), ("mvn", "maven")):
-        if shutil.which(tool) is None:
-            raise OperatorError(f"{folder.name} needs {tool}, which is missing; on Debian: apt-get install {package}")
+    _need(folder, "javac", "default-jdk-headless")
+    _need(folder, "mvn", "maven")
     jar = folder / _JAR
     newest_s = max(path.stat().st_mtime for path in (folder / "pom.xml", *folder.glob("src/**/*")))
     if not jar.exists() or jar.stat().st_mtime < newest_s:
@@ -60,17 +79,36 @@ def _java(folder: Path) -> list[str]:
     return ["java", "-jar", str(jar)]
 
 
-def _python(folder: Path) -> list[str]:
+def _python(folder: Path, engine: Engine) -> list[str]:
+    if engine.connector:
+        _need(folder, "java", "default-jre-headless")
     requirements = folder / "requirements.txt"
-    wanted = f"{sys.version} {requirements.read_text(encoding='utf-8')}"
+    wanted = f"{sys.version} {requirements.read_text(encoding='utf-8')}{engine.connector}"
     environment = _CACHE / f"{folder.name}-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
     python = environment / "bin" / "python"
     if not (environment / "complete").exists():
         _run(sys.executable, "-m", "venv", "--clear", str(environment))
         _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(requirements))
+        if engine.connector:
+            _add_jars(engine.connector, next(environment.glob(f"lib/python*/site-packages/{engine.jars}")))
         (environment / "complete").touch()
     # -I keeps PYTHONPATH and the working folder out: a library that means kafka-python must not find our folder kafka.
     return [str(python), "-I", str(folder / "copy_timestamp.py")]
+
+
+def _add_jars(connector: str, folder: Path) -> None:
+    """Download a connector with all that it needs, but what the engine ships in the folder already."""
+    from jgo.maven import MavenContext
+
+    try:
+        with tempfile.TemporaryDirectory() as repository:
+            maven = MavenContext(repo_cache=Path(repository))
+            direct, transitive = maven.resolver.resolve([maven.create_dependency(connector, [])])
+            for artifact in (dependency.artifact for dependency in (*direct, *transitive)):
+                if not any(folder.glob(f"{artifact.artifactId}-[0-9]*.jar")):
+                    shutil.copy(artifact.resolve(), folder)
+    except Exception as error:  # jgo lets the errors of requests, XML and files through
+        raise OperatorError(f"cannot download {connector} from Maven Central: {error}") from error
 
 
 def _run(*command: str) -> None:
@@ -78,6 +116,12 @@ def _run(*command: str) -> None:
     if done.returncode:
         last = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
         raise OperatorError(f"{' '.join(command)} failed:\n{last}")
+
+
+def reading_flags(name: str) -> list[str]:
+    """The flags by which the consumer reads the example's timestamp_start."""
+    unit = ENGINES[name].timestamp_unit
+    return [] if unit == "ms" else ["--timestamp-unit", unit]
 
 
 def start_command(name: str, *, input_topic: str, output_topic: str, more: Sequence[str] = ()) -> list[str]:
