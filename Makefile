@@ -8,6 +8,8 @@ SOURCES := *.py kafka perf demo benchmarks tests data examples
 # IMAGE is what the manifests name. BASE_IMAGE, BUILD_IMAGE and further arguments of `build` may be given.
 IMAGE ?= kafka-performance:0.1
 IMAGE_BUILD_ARGS ?=
+# so many tests of different files side by side, each with a broker of its own; WORKERS=0 for a debugger
+WORKERS ?= 2
 ENGINE ?= $(shell for engine in docker podman buildah; do $$engine info >/dev/null 2>&1 && echo $$engine && break; done)
 BUILD = $(or $(ENGINE),$(error no docker, podman or buildah works here)) build \
 	--build-arg VERSION=$(lastword $(subst :, ,$(IMAGE))) --build-arg REVISION=$(shell git rev-parse HEAD) $(IMAGE_BUILD_ARGS)
@@ -34,7 +36,7 @@ demo-capacity: $(READY) ## the capacity search on this machine (under 3 minutes)
 	@$(RUN) -m demo capacity
 
 test: $(READY) ## all tests but those of containers and engines; the integration tests start a real broker, or use KAFKA_BROKERS
-	@$(RUN) -m pytest -m "not container and not kubernetes and not operators" $(PYTEST_ARGS)
+	@$(RUN) -m pytest -m "not container and not kubernetes and not operators" -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-operators: $(READY) ## 10,000 messages through each example of examples/operators (JDK and Maven needed)
 	@$(RUN) -m pytest tests/operators -m operators $(PYTEST_ARGS)
