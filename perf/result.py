@@ -158,7 +158,7 @@ def kind_of(path: Path) -> str:
 
 
 def read_as(path: Path, kinds: Any) -> Any:
-    """Read a file that holds one of these (tagged) structs. Raises ResultError that names it, also for damage within."""
+    """Read a file that holds one of these (tagged) structs. Raises ResultError, for damage within it, too."""
     try:
         found = decoded(path.read_bytes(), str(path), kinds)
     except OSError as error:

@@ -243,7 +243,7 @@ def test_what_can_be_written_is_written(tmp_path: Path, caplog: pytest.LogCaptur
     absent, last = tmp_path / "absent" / "a.json", tmp_path / "b.json"
     with caplog.at_level(logging.ERROR):
         assert not process.written(
-            lambda: result.write_file(absent, b"a"), lambda: [].pop(), lambda: result.write_file(last, b"b")
+            lambda: result.write_file(absent, b"a"), [].pop, lambda: result.write_file(last, b"b")
         )
     assert last.read_bytes() == b"b"
     said = [record.getMessage() for record in caplog.records]
