@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("perf")
 _MOST_TERMINATION_BYTES = 4096  # Kubernetes cuts what is longer
 _MOST_SENTENCES = 20
+_LEVEL_WORDS = {"--": logging.INFO, "warning:": logging.WARNING, "error:": logging.ERROR}  # that a line begins with
+_LEVEL_SIGNS = {"✗": logging.ERROR, "!": logging.WARNING}  # of PerfTopics.py check
 _LEVELS = {logging.WARNING: "warning", logging.ERROR: "error", logging.CRITICAL: "error"}
 
 FLUSH_GRACE_S = 20.0
@@ -164,7 +166,7 @@ _last_words = LastWords()
 
 def run(main: Callable[[], int]) -> None:
     """Run a script's `main` as a process: logging, signals, exceptions, exit code, termination message."""
-    for level, name in ((logging.INFO, "--"), (logging.WARNING, "warning:"), (logging.ERROR, "error:")):
+    for name, level in _LEVEL_WORDS.items():
         logging.addLevelName(level, name)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_interrupted)
@@ -205,6 +207,17 @@ def failure(error: Exception) -> int:
     hint = "" if debug else "; with PERF_DEBUG=1 it shows where"
     log.error("unexpected %s: %s (a defect of this tool%s)", type(error).__name__, error, hint, exc_info=debug)
     return ExitCode.UNEXPECTED
+
+
+def pass_on(name: str, line: str) -> None:
+    """Say on stderr what the child process `name` said in a line: as it is, or as a record where those are JSON."""
+    if not any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger().handlers):
+        sys.stderr.write(f"{name:>8} | {line}\n")
+        sys.stderr.flush()
+        return
+    word, _, rest = line.partition(" ")
+    level = {**_LEVEL_WORDS, **_LEVEL_SIGNS}.get(word)
+    log.log(level or logging.INFO, "%s: %s", name, (line if level is None else rest).strip())
 
 
 def also(code: int, action: Callable[[], object]) -> int:

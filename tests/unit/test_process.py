@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import platform
@@ -233,6 +234,39 @@ def test_a_closed_pipe_behind_stdout_moves_the_report_to_stderr() -> None:
     assert done.stderr.startswith("error: stdout cannot be written (Broken pipe)")
     assert done.stderr.endswith("line 0\nline 1\nline 2\n")
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------ what a child has said
+
+CHILD_SAYS = """
+    import logging
+    def main():
+        for line in ("warning: slow", "error: refused", "-- reading topic t", "✓ topic t", "✗ none", "! old", "  → do"):
+            process.pass_on("consumer", line)
+        return 0
+    process.run(main)
+"""
+
+
+def test_a_childs_line_is_passed_on_as_it_is() -> None:
+    """As text it has the child's name in front, which people look for."""
+    done = run_python(CHILD_SAYS)
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[:3] == [
+        "consumer | warning: slow", "consumer | error: refused", "consumer | -- reading topic t",
+    ]  # fmt: skip
+    assert done.stderr.endswith("\nconsumer |   → do\n")
+
+
+def test_a_childs_line_is_a_json_record_of_its_own_level() -> None:
+    """With --log-format json every line of stderr is one object, its level that which the child gave it."""
+    done = run_python(CHILD_SAYS, LOG_FORMAT="json")
+    found = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(one["level"], one["message"]) for one in found] == [
+        ("warning", "consumer: slow"), ("error", "consumer: refused"), ("info", "consumer: reading topic t"),
+        ("info", "consumer: ✓ topic t"), ("error", "consumer: none"), ("warning", "consumer: old"),
+        ("info", "consumer: → do"),
+    ]  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------------------------- files
