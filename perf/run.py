@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import msgspec
 
 from . import result
-from .limits import Limit, Outcome, metrics_of
+from .limits import Limit, Outcome, metrics_of, parse
 from .process import SIGNALLED, ExitCode, first_of
 from .result import VERSION, ConsumerResult, ProducerResult, Result, ResultError
 from .series import BacklogRow, TimeSeries
@@ -64,6 +64,7 @@ class Found(NamedTuple):
     results: list[Result]
     ended: Mapping[str, int]
     expect_ratio: float | None
+    limits: list[Limit]
 
 
 def read(*paths: Path) -> Found:
@@ -74,6 +75,7 @@ def read(*paths: Path) -> Found:
         [part for one in kept for part in (_results_in(one) if isinstance(one, Report) else [one])],
         {sentence: report.exit_code for report in reports for sentence in report.ended},
         next((report.expect_ratio for report in reports if report.expect_ratio), None),
+        [parse(one.limit) for report in reports for one in report.limits],
     )
 
 
@@ -150,12 +152,12 @@ def report_of(
 
 
 def report_at(*paths: Path, limits: Sequence[Limit] = (), expect_ratio: float | None = None) -> Report:
-    """The report of what is in files or folders; `expect_ratio` comes before that of a report in them."""
+    """The report of what is in files or folders; `limits` and `expect_ratio` come before those of reports in them."""
     found = read(*paths)
     return report_of(
         found.results,
         sources=map(str, paths),
-        limits=limits,
+        limits=limits or found.limits,
         ended=found.ended,
         expect_ratio=expect_ratio or found.expect_ratio,
     )
@@ -216,9 +218,7 @@ def _codes(
     """
     codes = {one.exit_code for one in results if 0 < one.exit_code < SIGNALLED}
     codes.discard(ExitCode.NO_MEASUREMENT)
-    if producer is not None and (
-        producer.summary.not_sent or producer.summary.acknowledged != producer.summary.messages
-    ):
+    if producer is not None and (_left_out(producer) or producer.summary.acknowledged != producer.summary.messages):
         codes.add(ExitCode.NOT_ACKNOWLEDGED)
     if consumer is not None and not consumer.summary.is_valid:
         codes.add(ExitCode.NO_MEASUREMENT)
@@ -235,6 +235,11 @@ def _status(producer: ProducerResult | None, consumer: ConsumerResult | None, co
         return "exceeded"
     uncertain = consumer is not None and consumer.summary.verdict.startswith("uncertain")
     return "uncertain" if uncertain or (producer is not None and _is_late(producer)) else "valid"
+
+
+def _left_out(producer: ProducerResult) -> int:
+    """Messages that were due and not sent, unless because it was stopped."""
+    return producer.summary.not_sent if producer.exit_code < SIGNALLED else 0
 
 
 def _is_late(producer: ProducerResult) -> bool:
@@ -271,8 +276,8 @@ def _verdict(
     parts = [] if sent is None or sent.acknowledged == sent.messages else [
         f"{sent.messages - sent.acknowledged:,} of {sent.messages:,} messages sent were not acknowledged"
     ]  # fmt: skip
-    if sent is not None and sent.not_sent:
-        parts.append(f"{sent.not_sent:,} messages that were due were not sent")
+    if producer is not None and _left_out(producer):
+        parts.append(f"{_left_out(producer):,} messages that were due were not sent")
     if status == "invalid":
         return _as_sentence([*_why_invalid(consumer, ended), *parts])
     if status == "incomplete" and ended and not parts:

@@ -163,6 +163,15 @@ def test_a_report_can_be_read_as_results(tmp_path: Path) -> None:
         read(empty)
 
 
+def test_a_report_that_is_read_again_keeps_its_limits(tmp_path: Path) -> None:
+    """An exceeded limit stays exceeded, unless other limits are given."""
+    first = report_of([consumer(GOOD)], sources=["c"], limits=[parse("p50 > 7ms"), parse("p99 > 1s")])
+    result.write(tmp_path / "report.json", first)
+    assert (report_at(tmp_path / "report.json").status, first.exit_code) == ("exceeded", 6)
+    assert report_at(tmp_path / "report.json").limits == first.limits
+    assert report_at(tmp_path / "report.json", limits=[parse("p99 > 1s")]).status == "valid"
+
+
 def test_a_folder_with_its_report_counts_nothing_twice(tmp_path: Path) -> None:
     """As PerfRun.py leaves it: results, the report of them, and files of other kinds; two reports are refused."""
     parts: list[Result] = [producer(10), consumer(GOOD)]
