@@ -8,7 +8,7 @@ Lost messages are judged here, where the marks of all producers and the ledgers 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,14 +66,16 @@ def main() -> int:
 def _show(report: Report, options: Settings) -> int:
     from perf.report.text import report_lines
 
+    if (options.hgrm or options.hlog) and report.consumer is None:
+        raise settings.SettingsError("--hgrm and --hlog write deltas, so they need a consumer's result")
     output = process.Output(process.Stop())
     output.lines(report_lines(report))
-    _write(report, options)
     for sentence in report.ended:
         process.log.warning("%s", sentence)
     if report.ledger is not None and report.ledger.untraced and not report.ledger.unique:
         process.log.warning("no result carries a mark: does the operator copy the field, header or key of --trace?")
-    return process.exit_code(process.Stop(), report.exit_code, written=not output.lost)
+    written = process.written(*_writes(report, options))
+    return process.exit_code(process.Stop(), report.exit_code, written=written and not output.lost)
 
 
 def _report_from_kafka(name: str, options: Settings) -> Report:
@@ -121,13 +123,15 @@ def compare_sides(words: Sequence[str]) -> int:
     comparison = compare(before, after, options.fail_if_change)
     output = process.Output(process.Stop())
     output.lines(comparison_lines(comparison))
-    if options.json is not None:
-        result.write(options.json, comparison)
-    if options.html is not None:
+    writes: list[Callable[[], object]] = []
+    if (file := options.json) is not None:
+        writes.append(lambda: result.write(file, comparison))
+    if (page := options.html) is not None:
         from perf.report import html_compare
 
-        result.write_file(options.html, html_compare.page(comparison, before, after).encode())
-    return process.exit_code(process.Stop(), comparison.exit_code, written=not output.lost)
+        writes.append(lambda: result.write_file(page, html_compare.page(comparison, before, after).encode()))
+    written = process.written(*writes)
+    return process.exit_code(process.Stop(), comparison.exit_code, written=written and not output.lost)
 
 
 def _sides(words: Sequence[str]) -> tuple[list[Path], list[Path]]:
@@ -140,25 +144,20 @@ def _sides(words: Sequence[str]) -> tuple[list[Path], list[Path]]:
     return base, new
 
 
-def _write(report: Report, options: Settings) -> None:
-    """The files that are asked for."""
+def _writes(report: Report, options: Settings) -> Iterator[Callable[[], object]]:
+    """What writes each of the files that are asked for."""
     from perf import result
+    from perf.report import hdr, html
 
-    if options.json is not None:
-        result.write(options.json, report)
-    if options.html is not None:
-        from perf.report import html
-
-        result.write_file(options.html, html.page(report).encode())
-    if options.hgrm is not None or options.hlog is not None:
-        from perf.report import hdr
-
-        if report.consumer is None:
-            raise settings.SettingsError("--hgrm and --hlog write deltas, so they need a consumer's result")
-        if options.hgrm is not None:
-            result.write_file(options.hgrm, hdr.percentiles(report.consumer).encode())
-        if options.hlog is not None:
-            result.write_file(options.hlog, hdr.log(report.consumer).encode())
+    if (file := options.json) is not None:
+        yield lambda: result.write(file, report)
+    if (page := options.html) is not None:
+        yield lambda: result.write_file(page, html.page(report).encode())
+    if (consumer := report.consumer) is not None:
+        if (hgrm := options.hgrm) is not None:
+            yield lambda: result.write_file(hgrm, hdr.percentiles(consumer).encode())
+        if (hlog := options.hlog) is not None:
+            yield lambda: result.write_file(hlog, hdr.log(consumer).encode())
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
 from .errors import ConfigError, without_secrets
-from .java import JAVA_SECRETS, translated
+from .java import translated
 
 log = logging.getLogger("kafka")
 
@@ -109,11 +110,32 @@ SECRET_PROPERTIES = frozenset(
         "sasl.oauthbearer.client.credentials.client.secret",
         "sasl.oauthbearer.assertion.private.key.passphrase",
         "sasl.oauthbearer.assertion.private.key.pem",
+        "sasl.kerberos.kinit.cmd",  # a command line, which may have one in it
         "ssl.key.password",
         "ssl.key.pem",
         "ssl.keystore.password",
     }
 )
+
+_SECRET_WORDS = ("password", "passphrase", "secret", "token", "credential", "key", "jaas")
+_ALIKE = 0.85  # of difflib: a letter too many, too few or another one
+#: librdkafka's and the Java client's properties that sound secret, and are a path, an id, an address or a class.
+_NO_SECRETS = frozenset(
+    {
+        "key.deserializer",
+        "key.serializer",
+        "sasl.kerberos.keytab",
+        "sasl.oauthbearer.assertion.private.key.file",
+        "sasl.oauthbearer.client.credentials.client.id",
+        "sasl.oauthbearer.token.endpoint.url",
+        "ssl.key.location",
+        "ssl.keymanager.algorithm",
+        "ssl.keystore.certificate.chain",
+        "ssl.keystore.location",
+        "ssl.keystore.type",
+    }
+)
+_ADDRESS_WITH_SECRET = re.compile(r"://.*[?@]", re.DOTALL)
 
 #: The counts and the exit code depend on these; another value would make them lies.
 _FIXED_PROPERTIES = {
@@ -166,12 +188,23 @@ class ClientConfig:
     def redacted(self) -> dict[str, str]:
         """The properties, with secrets replaced, those of addresses included."""
         return {
-            name: "(secret)" if name in SECRET_PROPERTIES else without_secrets(value)
-            for name, value in self.properties.items()
+            name: "(secret)" if is_secret(name) else without_secrets(value) for name, value in self.properties.items()
         }
 
     def __repr__(self) -> str:
         return f"ClientConfig({self.redacted()})"
+
+
+def is_secret(name: str) -> bool:
+    """Whether a property is a secret, or sounds like one, as a misspelt one does: sasl.pasword, SASL.PASSWORD."""
+    name = name.lower()
+    if name in _NO_SECRETS:
+        return False
+    return (
+        name in SECRET_PROPERTIES
+        or any(word in name for word in _SECRET_WORDS)
+        or any(get_close_matches(part, _SECRET_WORDS, 1, _ALIKE) for part in re.split(r"[._]", name))
+    )
 
 
 def client_config(
@@ -390,8 +423,14 @@ def _file_properties(path: str) -> Iterable[tuple[str, str]]:
 
 
 def _allowed(name: str, value: str, *, from_flag: bool) -> str:
-    if from_flag and name in SECRET_PROPERTIES | JAVA_SECRETS:
+    if from_flag and is_secret(name):
         raise ConfigError(f"--config {name}: secrets come from variables or files only, flags are visible to everyone")
+    if from_flag and _ADDRESS_WITH_SECRET.search(value):
+        raise ConfigError(
+            f"--config {name}: the address has a user, password or query in it, which may be secret, and flags are "
+            "visible to everyone: give KAFKA_OAUTH_TOKEN_URL, KAFKA_OAUTH_CLIENT_ID and KAFKA_OAUTH_CLIENT_SECRET, or "
+            "KAFKA_CONFIG_FILE"
+        )
     if name in _FIXED_PROPERTIES:
         raise ConfigError(f"the property {name} cannot be set: {_FIXED_PROPERTIES[name]}")
     if name in ("acks", "request.required.acks") and not re.fullmatch("all|-1|[1-9][0-9]{0,3}", value):

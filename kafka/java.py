@@ -10,9 +10,6 @@ from .errors import ConfigError
 
 log = logging.getLogger("kafka")
 
-#: Secrets that only the Java client has under these names.
-JAVA_SECRETS = frozenset({"sasl.jaas.config", "ssl.keystore.key", "ssl.truststore.password"})
-
 #: The same meaning and unit under another name.
 _RENAMED = {
     "ssl.truststore.certificates": "ssl.ca.pem",

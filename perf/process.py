@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -216,6 +217,14 @@ def also(code: int, action: Callable[[], object]) -> int:
     return code
 
 
+def written(*writes: Callable[[], object]) -> bool:
+    """Do each of `writes`, whatever becomes of the others; whether all could be done. What could not is said.
+
+    Print first: the exit code of what is printed comes before the 1 of a file (`exit_code`).
+    """
+    return first_of([also(0, write) for write in writes]) == 0
+
+
 def identity(environment: Mapping[str, str]) -> Identity:
     """This process among those of its run: Kubernetes' completion index, else host and process number."""
     from .coordination import Identity
@@ -296,8 +305,7 @@ def report(
         _last_words.sentences.append(f"stopped by {signal.Signals(stop.signal_number).name}")
     if any(checked.exceeded for checked in outcomes):
         outcome = outcome or ExitCode.LIMIT_EXCEEDED
-    written = not output.lost
-    code = exit_code(stop, outcome, written=written)
+    code = exit_code(stop, outcome, written=not output.lost)
     if options.result is None and publish is None:
         return code
     found = result.of(
@@ -311,15 +319,12 @@ def report(
         versions={"tool": __version__, "python": platform.python_version(), **(versions or {})},
         details=details or {},
     )
-    try:
-        if options.result is not None:
-            result.write(options.result, found)
-        if publish is not None:
-            publish(found)
-    except Exception as error:  # the report itself has been printed
-        failure(error)
-        return exit_code(stop, outcome, written=False)
-    return code
+    writes: list[Callable[[], object]] = []
+    if options.result is not None:
+        writes.append(partial(result.write, options.result, found))
+    if publish is not None:
+        writes.append(partial(publish, found))
+    return exit_code(stop, outcome, written=written(*writes) and not output.lost)
 
 
 def exit_code(stop: Stop, outcome: int, *, written: bool) -> int:

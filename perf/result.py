@@ -22,6 +22,8 @@ from .stats import ConsumerSummary, Histogram, HistogramState, ProducerSummary, 
 from .trace import Ledger, LedgerState
 
 VERSION = 1
+#: What reading the states in a damaged result raises.
+_DAMAGE = (ValueError, KeyError, zlib.error, msgspec.MsgspecError)
 
 
 class ResultError(Exception):
@@ -156,11 +158,15 @@ def kind_of(path: Path) -> str:
 
 
 def read_as(path: Path, kinds: Any) -> Any:
-    """Read a file that holds one of these (tagged) structs. Raises ResultError."""
+    """Read a file that holds one of these (tagged) structs. Raises ResultError, for damage within it, too."""
     try:
-        return decoded(path.read_bytes(), str(path), kinds)
+        found = decoded(path.read_bytes(), str(path), kinds)
     except OSError as error:
         raise ResultError(f"cannot read the result file {path}: {os.strerror(error.errno or 0)}") from error
+    for one in (found, getattr(found, "producer", None), getattr(found, "consumer", None)):  # those of a report
+        if isinstance(one, _Result):
+            _require_intact(one, str(path))
+    return found
 
 
 def decoded(content: bytes, name: str, kinds: Any) -> Any:
@@ -182,18 +188,25 @@ def merged(results: Sequence[Result]) -> Result:
     """
     try:
         if len(results) == 1:
-            _require_intact(results[0])
+            _require_intact(results[0], f"the result of host {results[0].host}")
             return results[0]
         return _merged(results)
-    except (ValueError, KeyError, zlib.error, msgspec.MsgspecError) as error:
+    except _DAMAGE as error:
         raise ResultError(f"these results cannot be merged: {error}") from error
 
 
-def _require_intact(result: Result) -> None:
-    for state in result.histograms.values():
-        Histogram.from_state(state)
-    if isinstance(result, ConsumerResult):
-        TimeSeries.from_state(result.series)
+def _require_intact(result: _Result, name: str) -> None:
+    """Raises ResultError, which calls the result `name`, unless all its packed states can be read."""
+    try:
+        epoch_ms(result.started_at)
+        if isinstance(result, ConsumerResult):
+            statistics_of(result)
+        elif isinstance(result, ProducerResult):
+            for state in result.histograms.values():
+                Histogram.from_state(state)
+            ledger_of(result)
+    except (*_DAMAGE, ResultError) as error:
+        raise ResultError(f"{name} is damaged: {error}") from error
 
 
 def _merged(results: Sequence[Result]) -> Result:

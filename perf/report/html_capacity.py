@@ -6,7 +6,7 @@ import html
 
 import msgspec
 
-from ..capacity import MOST_GROWTH, Capacity
+from ..capacity import MOST_GROWTH, SUSTAINED, Capacity
 from . import charts
 from .html import Figures, document, figure, pair, section, table, verdict
 
@@ -66,6 +66,19 @@ def _meaning(capacity: Capacity) -> str:
     return section(
         "What sustained means",
         f"<p>No message was lost, the backlog surely grew by less than {MOST_GROWTH:.0%} of the rate (upper 95 % bound "
-        f"of its slope), the producer reached the rate, and no limit was exceeded ({limits}). The capacity was "
-        "sustained once more in each of three further steps.</p>",
+        f"of its slope), the producer reached the rate, and no limit was exceeded ({limits})."
+        f"{_confirmed(capacity)}</p>",
     )
+
+
+def _confirmed(capacity: Capacity) -> str:
+    """How often the capacity was held once more; nothing where none is known."""
+    per_s = capacity.capacity_per_s
+    if per_s is None:
+        return ""
+    confirmations = [step for step in capacity.steps if (step.rate_per_s, step.phase) == (per_s, "confirmation")]
+    count = sum(step.outcome == SUSTAINED for step in confirmations)
+    if not count:
+        return f" No step of confirmation held {per_s:g} messages/s once more."
+    steps = "1 step" if count == 1 else f"{count} steps"
+    return f" {per_s:g} messages/s were sustained once more in {steps} of confirmation."

@@ -203,12 +203,18 @@ def test_the_number_of_results_is_what_was_declared(
 
 def test_a_secret_in_a_scenario_is_refused_before_anybody_sees_it(scripts: Scripts, tmp_path: Path) -> None:
     """A secret in a scenario's config would stand in the children's flags: exit code 2, and it is not shown."""
-    (tmp_path / "bad.yaml").write_text("input: a\noutput: b\nconfig:\n  - sasl.password=hidden-word\n")
-    done = scripts.run("PerfRun.py", "--scenario", "bad.yaml")
-    assert done.returncode == 2
-    assert "sasl.password: secrets come from variables or files only" in done.stderr
-    assert "hidden-word" not in done.stdout + done.stderr
-    assert not (tmp_path / "perf-run").exists()
+    for given, words in (
+        ("sasl.password=hidden-word", "sasl.password: secrets come from variables or files only"),
+        ("sasl.pasword=hidden-word", "sasl.pasword: secrets come from variables or files only"),
+        ("SASL.PASSWORD=hidden-word", "SASL.PASSWORD: secrets come from variables or files only"),
+        ("sasl.oauthbearer.token.endpoint.url=https://id/t?code=hidden-word", "the address has a user, password or"),
+    ):
+        (tmp_path / "bad.yaml").write_text(f"input: a\noutput: b\nconfig:\n  - {given}\n")
+        done = scripts.run("PerfRun.py", "--scenario", "bad.yaml")
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert "hidden-word" not in done.stdout + done.stderr
+        assert not (tmp_path / "perf-run").exists()
 
 
 def test_a_create_time_output_topic_is_measured_with_a_warning(scripts: Scripts, cluster: Cluster) -> None:

@@ -399,6 +399,20 @@ def test_what_is_written_is_what_is_shown(folder: Path) -> None:
             assert f"{percent(found['low'])} to {percent(found['high'])}" in done.stdout
 
 
+@pytest.mark.parametrize("broken", ["c.json", "c.html"])
+@pytest.mark.parametrize(("limit", "code"), [("p99 > +1%", 6), ("visible p99 > +10%", 5), ("p99 > +60%", 1)])
+def test_a_file_that_cannot_be_written_comes_last(folder: Path, limit: str, code: int, broken: str) -> None:
+    """The comparison is printed, its own exit code counts before 1, and the other file is written."""
+    files = {name: f"/proc/{name}" if name == broken else name for name in ("c.json", "c.html")}
+    flags = ("--json", files["c.json"], "--html", files["c.html"], "--fail-if", limit)
+    done = script(folder, "base.json", "--", "new.json", *flags)
+    assert done.returncode == code
+    assert limit in done.stdout
+    assert done.stderr.startswith(f"error: the file /proc/{broken} was not written: ")
+    assert done.stderr.count("\n") == 1
+    assert [name for name in files if (folder / name).is_file()] == [name for name in files if name != broken]
+
+
 @pytest.mark.parametrize(
     "words",
     [[], ["base.json"], ["base.json", "--"], ["--", "new.json"], ["base.json", "--", "./base.json"],

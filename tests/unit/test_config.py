@@ -17,10 +17,18 @@ from hypothesis import strategies as st
 
 from demo.broker import issue_certificate
 from kafka import java
-from kafka.config import ALIASES, MECHANISMS, SECRET_PROPERTIES, VARIABLES, ClientConfig, client_config, pem_text
+from kafka.config import (
+    ALIASES,
+    MECHANISMS,
+    SECRET_PROPERTIES,
+    VARIABLES,
+    ClientConfig,
+    client_config,
+    is_secret,
+    pem_text,
+)
 from kafka.consumer import Consumer
 from kafka.errors import ConfigError, without_secrets
-from kafka.java import JAVA_SECRETS
 from kafka.producer import Producer
 from kafka.topics import Admin
 
@@ -29,6 +37,7 @@ PEM = CERTIFICATE.ca_pem
 CHAIN, CLIENT_KEY = OTHER.chain_pem, OTHER.private_key_pem
 NOBODY = "localhost:1"
 SECRET = "S3CR3T"
+JAVA_SECRETS = {"sasl.jaas.config", "ssl.keystore.key", "ssl.truststore.password"}  # which librdkafka does not have
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -318,12 +327,64 @@ def test_secrets_are_refused_as_flags(name: str) -> None:
         "sasl.password", "sasl.oauthbearer.client.secret", "sasl.oauthbearer.client.credentials.client.secret",
         "sasl.oauthbearer.assertion.private.key.pem", "sasl.oauthbearer.assertion.private.key.passphrase",
         "sasl.oauthbearer.config", "ssl.key.pem", "ssl.key.password", "ssl.keystore.password",
+        "sasl.kerberos.kinit.cmd",
     ],
 )  # fmt: skip
 def test_every_secret_of_librdkafka_is_known(name: str) -> None:
     """The properties that librdkafka documents as sensitive are refused as flags and redacted from files."""
     assert SECRET not in repr(ClientConfig({name: SECRET}))
     assert "secrets come from variables or files only" in refusal({}, (name, SECRET))
+
+
+MISSPELT = (
+    "sasl.pasword", "SASL.PASSWORD", "Sasl.Oauthbearer.Config", "sasl.passwd", "ssl.key.pasword", "sasl.pssword",
+    "sasl.oauthbearer.client.scret", "apikey", "api_key", "my.token", "ssl.key", "sasl.credentials", "jaas.config",
+    "metrics.password", "ssl.key.passphrase",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISSPELT)
+def test_a_misspelt_secret_is_one(tmp_path: Path, name: str) -> None:
+    """In capital letters or with a letter too few it is refused as a flag, redacted from a file, and never repeated."""
+    message = refusal({}, (name, SECRET))
+    assert message.startswith(f"--config {name}: secrets come from variables or files only")
+    assert SECRET not in message
+    environment = {"KAFKA_CONFIG_FILE": written(tmp_path / "client.properties", f"{name}={SECRET}\n")}
+    config = client_config(environment, brokers=NOBODY)
+    assert SECRET not in repr(config)
+    if name in config.properties:  # some are left out, as words of the Java client
+        with pytest.raises(ConfigError) as caught:
+            Admin(config)
+        assert name in str(caught.value) and SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["client.id", "sasl.oauthbearer.scope", "no.such.property"])
+@pytest.mark.parametrize("value", [f"https://id/t?code={SECRET}", f"https://u:{SECRET}@id/t", f"a://b c/?{SECRET}"])
+def test_an_address_with_a_secret_is_refused_as_a_flag(name: str, value: str) -> None:
+    """User, password or query of an address may be secret, whatever property it is given for."""
+    message = refusal({}, (name, value))
+    assert message.startswith(f"--config {name}: ") and "KAFKA_CONFIG_FILE" in message
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ssl.key.location", "ssl.keystore.location", "sasl.oauthbearer.client.credentials.client.id",
+        "sasl.oauthbearer.assertion.private.key.file", "sasl.kerberos.keytab", "ssl.ca.location", "sasl.username",
+    ],
+)  # fmt: skip
+def test_what_only_sounds_secret_is_taken_and_shown(name: str) -> None:
+    """A file's name and a user's are no secrets."""
+    config = client_config({}, brokers=NOBODY, overrides=[(name, "/some/where")])
+    assert "/some/where" in config.redacted().values()
+
+
+def test_a_token_endpoint_without_a_query_may_be_a_flag() -> None:
+    """Only what may be secret is refused."""
+    name = "sasl.oauthbearer.token.endpoint.url"
+    assert properties(OAUTH, (name, "https://id.example/other"))[name] == "https://id.example/other"
+    assert "key.serializer" not in properties({}, ("key.serializer", "org.apache.StringSerializer"))
 
 
 @pytest.mark.parametrize(
@@ -705,10 +766,17 @@ def outcome(name: str) -> str:
 
 
 def test_every_property_that_sounds_secret_is_treated_as_one(documented: dict[str, str]) -> None:
-    """A password, passphrase, secret or private key among librdkafka's properties is redacted and refused as a flag."""
+    """A password, passphrase, secret or private key among librdkafka's properties is redacted and refused as a flag.
+
+    What else sounds so is a path, an id or an address, or cannot be given as a text.
+    """
     sounding = {name for name in documented if re.search(r"password|passphrase|secret|key\.pem", name)}
     assert sounding <= SECRET_PROPERTIES
     assert len(sounding) > 5
+    assert {name for name in documented if is_secret(name)} - SECRET_PROPERTIES == {
+        "ssl_key", "oauthbearer_token_refresh_cb"
+    }  # fmt: skip
+    assert all(is_secret(name) for name in SECRET_PROPERTIES | JAVA_SECRETS)
 
 
 def test_the_java_clients_names_are_not_librdkafkas(documented: dict[str, str]) -> None:

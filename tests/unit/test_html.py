@@ -13,7 +13,8 @@ import msgspec
 import pytest
 from simulated import consumer, producer
 
-from perf.report import charts, html
+from perf.capacity import NOT_SUSTAINED, SUSTAINED, Capacity, Step, found
+from perf.report import charts, html, html_capacity
 from perf.run import Report, report_of
 
 GOOD = [(number * 10, 5 + number % 7) for number in range(400)]
@@ -119,3 +120,43 @@ def test_plotly_is_the_published_file() -> None:
     version = re.search(rb"plotly.js \(basic - minified\) v([0-9.]+)", content)
     assert version and f"plotly.js-basic-dist-min {version[1].decode()}" in documented
     assert "MIT" in (REPORT_FOLDER / "plotly-LICENSE").read_text(encoding="utf-8")
+
+
+def searched(*steps: tuple[float, str, str], complete: bool = True) -> Capacity:
+    """What a search found whose steps had these rates, phases and outcomes."""
+    held = [
+        Step(rate_per_s=rate_per_s, phase=phase, outcome=outcome, reason=HOSTILE, p50_ms=3, p99_ms=9, p99_9_ms=9,
+             max_ms=12, growth=0.001, growth_low=0.0, growth_high=0.002)
+        for rate_per_s, phase, outcome in steps
+    ]  # fmt: skip
+    status, per_s, line, bounded_by = found(held, resolution=0.05, complete=complete)
+    return Capacity(
+        status=status, capacity_per_s=per_s, resolution=0.05, line=line, bounded_by=bounded_by, started_at="2026-11-25",
+        input_topic=HOSTILE, output_topic="out", limits=[HOSTILE], ratio=1, step_s=30, steps=held,
+    )  # fmt: skip
+
+
+SEARCH = [
+    (100, "growth", SUSTAINED), (105, "growth", NOT_SUSTAINED), (105, "recheck", NOT_SUSTAINED),
+    *[(100, "confirmation", SUSTAINED)] * 3,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("capacity", "words"),
+    [
+        (searched(*SEARCH), "100 messages/s were sustained once more in 3 steps of confirmation."),
+        (searched(*SEARCH[:4], complete=False), "100 messages/s were sustained once more in 1 step of confirmation."),
+        (searched(*SEARCH[:3], complete=False), "No step of confirmation held 100 messages/s once more."),
+        (searched((1e8, "growth", SUSTAINED)), "No step of confirmation held 1e+08 messages/s once more."),
+        (searched((100, "growth", NOT_SUSTAINED)), None),
+        (searched((90, "confirmation", SUSTAINED), (90, "confirmation", NOT_SUSTAINED), complete=False), None),
+    ],
+    ids=["found", "stopped while confirming", "stopped before", "at the highest rate", "none", "later not sustained"],
+)  # fmt: skip
+def test_the_page_of_a_capacity_says_what_was_confirmed(capacity: Capacity, words: str | None) -> None:
+    """Only steps that were held are told of, and none where no capacity is known; no text becomes a tag."""
+    page = html_capacity.page(capacity)
+    text = Tags(page).text
+    assert words in text if words else "once more" not in text
+    assert HOSTILE not in page

@@ -24,6 +24,7 @@ from perf import result
 from perf.clock import ClockOffset
 from perf.payload import Rejection
 from perf.result import ConsumerResult, ProducerResult, Result, ResultError, merged, statistics_of
+from perf.run import report_of
 from perf.stats import Histogram, ProducerSummary, Statistics, per_second
 from perf.trace import Ledger, Marker
 
@@ -349,7 +350,7 @@ def test_a_damaged_result_is_refused(damage: str) -> None:
     """Whatever is broken in a file, it is a sentence for the user and no defect of the tool."""
     good = consumer([1, 2, -3], marks=[b"r/p/0/0/0"])
     bad = replaced(good, *DAMAGES[damage])
-    for results in ([good, bad], [bad, good]):
+    for results in ([good, bad], [bad, good], [bad]):
         with pytest.raises(ResultError):
             merged(results)
 
@@ -491,13 +492,47 @@ def test_a_file_that_is_no_result_ends_in_2(tmp_path: Path) -> None:
     result.write(tmp_path / "histogram.json", replaced(good, *DAMAGES["the histogram is empty text"]))
     result.write(tmp_path / "series.json", replaced(good, *DAMAGES["the series is not compressed"]))
     result.write(tmp_path / "ledger.json", replaced(good, *DAMAGES["the ledger is not compressed"]))
-    for name in ("absent", "foreign", "newer", "histogram", "series", "ledger"):
+    damaged = replaced(good, *DAMAGES["the histogram is gone"])
+    result.write(tmp_path / "report.json", msgspec.structs.replace(report_of([good], sources=[]), consumer=damaged))
+    for name in ("absent", "foreign", "newer", "histogram", "series", "ledger", "report"):
         for others in ([], ["good.json"]):
             done = report_on(tmp_path, f"{name}.json", *others)
             assert done.returncode == 2, (name, others)
-            assert f"{name}.json" in done.stderr or name not in ("absent", "foreign", "newer")
+            assert f"{name}.json" in done.stderr
             assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
             assert "defect" not in done.stderr and "Traceback" not in done.stderr
+
+
+FILES = ("report.json", "report.html", "report.hgrm", "report.hlog")
+
+
+@pytest.mark.parametrize("broken", FILES)
+@pytest.mark.parametrize(
+    ("results", "limit", "code"),
+    [([consumer([5])], "p99 > 1s", 1), ([consumer([5])], "p99 > 1ms", 6), ([INHERITED, producer()], "", 5),
+     ([INCOMPLETE, consumer([5])], "", 4)],
+)  # fmt: skip
+def test_a_file_that_cannot_be_written_comes_last(
+    tmp_path: Path, results: list[Result], limit: str, code: int, broken: str
+) -> None:
+    """The report is printed, its own exit code counts before 1, and every other file is written."""
+    paths = {name: f"/proc/{name}" if name == broken else name for name in FILES}  # where nobody can make a file
+    files = [word for name in FILES for word in (f"--{name.rpartition('.')[2]}", paths[name])]
+    done = run_report(tmp_path, results, *files, *(("--fail-if", limit) if limit else ()))
+    assert done.returncode == code
+    assert "Summary of the" in done.stdout and (not limit or f"  {limit}: " in done.stdout)
+    *ended, error = done.stderr.splitlines()
+    assert error.startswith(f"error: the file /proc/{broken} was not written: ")
+    assert len(ended) == sum(one.exit_code != 0 for one in results)
+    assert [name for name in FILES if (tmp_path / name).is_file()] == [name for name in FILES if name != broken]
+
+
+def test_deltas_without_a_consumer_are_a_usage_error(tmp_path: Path) -> None:
+    """It is found before anything is written."""
+    done = run_report(tmp_path, [producer()], "--json", "report.json", "--hgrm", "report.hgrm")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "need a consumer's result" in done.stderr
+    assert not (tmp_path / "report.json").exists()
 
 
 def test_a_report_needs_results_and_no_brokers(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -235,6 +235,28 @@ def test_a_closed_pipe_behind_stdout_moves_the_report_to_stderr() -> None:
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
 
 
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def test_what_can_be_written_is_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that cannot be written, or whose content cannot be made, is said, and the others are still written."""
+    absent, last = tmp_path / "absent" / "a.json", tmp_path / "b.json"
+    with caplog.at_level(logging.ERROR):
+        assert not process.written(
+            lambda: result.write_file(absent, b"a"), [].pop, lambda: result.write_file(last, b"b")
+        )
+    assert last.read_bytes() == b"b"
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == f"the file {absent} was not written: No such file or directory"
+    assert said[1].startswith("unexpected IndexError") and len(said) == 2
+
+
+def test_nothing_to_write_is_written() -> None:
+    """Without a file that is asked for nothing is missing."""
+    assert process.written()
+    assert process.written(lambda: False)
+
+
 # ------------------------------------------------------------------------------------------------------------- report
 
 
@@ -245,6 +267,7 @@ def reported(
     outcome: int = 0,
     output: Output | None = None,
     fail_if: tuple[Limit, ...] = (),
+    publish: Callable[[result.Result], None] | None = None,
 ) -> int:
     """The exit code of a report of three samples."""
     statistics = Statistics()
@@ -260,6 +283,7 @@ def reported(
         outcome=outcome,
         output=output,
         details=statistics.details(),
+        publish=publish,
     )
 
 
@@ -285,6 +309,13 @@ def test_a_result_that_cannot_be_written_leaves_the_report(
     assert f"{path} was not written" in caplog.text
     assert reported(path, outcome=4) == 4
     assert reported(path, stop=stopped_by(signal.SIGTERM)) == 143
+
+
+def test_a_result_that_cannot_be_written_is_still_published(tmp_path: Path) -> None:
+    """Other processes of the run get it all the same."""
+    published: list[result.Result] = []
+    assert reported(tmp_path / "absent" / "result.json", publish=published.append) == 1
+    assert len(published) == 1
 
 
 def test_a_report_without_stdout_is_on_stderr_and_in_the_file(
