@@ -129,14 +129,12 @@ def _finish(test: Test, found: Report | Capacity, lines: Iterable[str], page: st
     name = "capacity" if options.find_capacity else "report"
     test.output.lines(lines)
     path = options.html or options.folder / f"{name}.html"
-    try:
-        result.write(options.json or options.folder / f"{name}.json", found)
-        result.write_file(path, page.encode())
-    except result.ResultError as error:  # all of it has been printed
-        process.failure(error)
-        return False
+    written = process.written(
+        lambda: result.write(options.json or options.folder / f"{name}.json", found),
+        lambda: result.write_file(path, page.encode()),
+    )
     process.log.info("the report is in %s; what all processes said and found is in %s", path, options.folder)
-    return True
+    return written
 
 
 def _make_empty(folder: Path) -> None:
