@@ -66,7 +66,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChangeOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A limit on a change: exceeded, holds, open (the interval holds the limit) or unknown."""
+    """A limit on a change: exceeded, holds, open (the interval holds the limit) or unknown (exit code 5)."""
 
     limit: str
     outcome: str
@@ -99,8 +99,11 @@ class ChangeLimit:
     above: bool
     bound: float
 
-    def judge(self, differences: Mapping[str, Difference]) -> ChangeOutcome:
-        """Exceeded only where the interval excludes the limit."""
+    def judge(self, differences: Mapping[str, Difference], incomplete: str = "") -> ChangeOutcome:
+        """Exceeded only where the interval excludes the limit.
+
+        `incomplete` names a side some of whose results are missing: they may be the slowest, so that no limit holds.
+        """
         found = differences[self.metric]
         if found.low is None or found.high is None:
             outcome, seen = "unknown", found.why
@@ -110,7 +113,10 @@ class ChangeLimit:
                 beyond, within = found.high < self.bound, found.low >= self.bound
             outcome = "exceeded" if beyond else "holds" if within else "open"
             seen = f"{percent(found.change)}, between {percent(found.low)} and {percent(found.high)}"
-        words = {"open": "not decided, as the interval holds the limit", "unknown": "cannot be judged"}
+        why = f", as results of {incomplete} are missing" if incomplete else ""
+        if incomplete and outcome != "exceeded":
+            outcome = "unknown"
+        words = {"open": "not decided, as the interval holds the limit", "unknown": f"cannot be judged{why}"}
         return ChangeOutcome(
             limit=self.text, outcome=outcome, sentence=f"{self.text}: {seen}: {words.get(outcome, outcome)}"
         )
@@ -132,7 +138,7 @@ def compare(base: Sequence[Report], new: Sequence[Report], limits: Sequence[Chan
     """What differs between two sets of runs, each a run's report."""
     differences, method = _differences(base, new)
     by_name = {found.metric: found for found in differences}
-    outcomes = [limit.judge(by_name) for limit in limits]
+    outcomes = [limit.judge(by_name, _incomplete(base, new)) for limit in limits]
     invalid = [report.verdict for report in (*base, *new) if report.status == "invalid"]
     status, verdict, code = judged(differences, outcomes, invalid)
     return Comparison(
@@ -561,15 +567,18 @@ def judged(
     code = ExitCode.NO_MEASUREMENT if "unknown" in limited else ExitCode.DONE
     if invalid:
         return "invalid", invalid[0], ExitCode.NO_MEASUREMENT
+    said = _verdict(deltas, limits)
     if "exceeded" in limited:
-        return "exceeded", _verdict(deltas, limits), ExitCode.LIMIT_EXCEEDED
+        return "exceeded", said, ExitCode.LIMIT_EXCEEDED
+    if code:
+        return "unknown", f"{said} {next(one.sentence for one in limits if one.outcome == 'unknown')}.", code
     if outcomes >= {"higher", "lower"}:
         status = "differs"
     elif outcomes & {"higher", "lower"}:
         status = "slower" if "higher" in outcomes else "faster"
     else:
         status = "same" if all(deltas[name].outcome == "none" for name in _JUDGED_AT_LEAST) else "unknown"
-    return "unknown" if code else status, _verdict(deltas, limits), code
+    return status, said, code
 
 
 def _verdict(differences: Mapping[str, Difference], limits: Sequence[ChangeOutcome]) -> str:
@@ -599,6 +608,13 @@ def _as_far_as(differences: Mapping[str, Difference]) -> str:
 
 def _in_words(found: Difference) -> str:
     return f"{found.metric} {percent(found.change)} (between {percent(found.low)} and {percent(found.high)})"
+
+
+def _incomplete(base: Sequence[Report], new: Sequence[Report]) -> str:
+    for name, side in (("the base", base), ("the new side", new)):
+        if any(report.status == "incomplete" for report in side):
+            return name
+    return ""
 
 
 def _notes(base: Sequence[Report], new: Sequence[Report]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -451,6 +452,20 @@ def test_percent_is_for_people() -> None:
         "+12.3 %", "−5.0 %", "+0.0 %", "+0.0 %", "over +1000 %", "n/a",
     ]  # fmt: skip
     assert parse("p99 > +10%") == ChangeLimit("p99 > +10%", "p99", True, 0.1)
+
+
+@pytest.mark.parametrize("side", ["base", "new"])
+def test_no_limit_holds_where_results_are_missing(usual: Report, slower: Report, side: str) -> None:
+    """Missing results may be the slowest: exit code 5 and why, unless the limit is exceeded anyway."""
+    cut = {"base": usual, "new": slower} | {side: msgspec.structs.replace(usual, status="incomplete")}
+    within, beyond = parse("p50 > +90%"), parse("p50 > -90%")
+    found = compare([cut["base"]], [cut["new"]], [within])
+    assert (found.status, found.exit_code, found.limits[0].outcome) == ("unknown", 5, "unknown")
+    name = "the base" if side == "base" else "the new side"
+    assert found.verdict.endswith(f": cannot be judged, as results of {name} are missing.")
+    assert compare([cut["base"]], [cut["new"]]).exit_code == 0
+    assert compare([cut["base"]], [cut["new"]], [within, beyond]).exit_code == 6
+    assert compare([usual], [slower], [within]).exit_code == 0
 
 
 # ----------------------------------------------------------------------------------------------------------- the script
