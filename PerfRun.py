@@ -7,11 +7,13 @@ the results, and judges. The scripts run as child processes; all that they say a
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -48,6 +50,7 @@ EXAMPLES = """\
   ./PerfRun.py --scenario nightly.yaml
 """
 _READY = "at the end of topic"
+_TOLD = ("-- ", "✓", "✗", "!", "  →", "created", "there already")
 _READY_TIMEOUT_S, _CHECK_TIMEOUT_S = 120.0, 180.0
 _IDLE_S = 10.0  # without a count that is sure
 _LINGER_S = 1.0  # after it, for results that are too many
@@ -55,7 +58,7 @@ _QUIET_S, _QUIET_TIMEOUT_S = 10.0, 600.0
 _FIRST_PER_S = 100.0
 _TOO_MANY = (
     "the consumer had all results that were expected, and stopped, before the last message was sent: tell by "
-    "--expect-ratio how many there are for each message"
+    "--expect-ratio how many there are for each message (or the pipeline pauses for longer than the consumer waits)"
 )
 _TOO_SLOW = (
     f"the consumer stopped before the last message was sent, as no result came for {_IDLE_S:g} s: with --size, or "
@@ -67,10 +70,8 @@ _WARMUP_SHARE = 5  # of a step of the search
 def main() -> int:
     """The stages in order; returns the exit code."""
     options, texts = _options()
-    from perf import result
-
     client_config(options.environment, brokers=options.brokers, overrides=options.config)  # refuses secrets in flags
-    options.folder.mkdir(exist_ok=True)
+    _make_empty(options.folder)
     stop = process.Stop().listen()
     test = Test(options, texts, stop)
     test.check_topics()
@@ -79,16 +80,15 @@ def main() -> int:
         from perf.report.text import capacity_lines
 
         found, outcome = search(test)
-        result.write(options.json or options.folder / "capacity.json", found)
-        _finish(test, capacity_lines(found), html_capacity.page(found), "capacity.html")
+        written = _finish(test, found, capacity_lines(found), html_capacity.page(found))
     else:
         from perf.report import html
         from perf.report.text import report_lines
 
-        report, outcome = test.measure()
-        result.write(options.json or options.folder / "report.json", report)
-        _finish(test, [*report_lines(report), "", report.verdict], html.page(report), "report.html")
-    return process.exit_code(stop, outcome, written=not test.output.lost)
+        report = test.measure()
+        outcome = report.exit_code
+        written = _finish(test, report, [*report_lines(report), "", report.verdict], html.page(report))
+    return process.exit_code(stop, outcome, written=written and not test.output.lost)
 
 
 def _options() -> tuple[Settings, Mapping[str, Any]]:
@@ -121,14 +121,30 @@ def _options() -> tuple[Settings, Mapping[str, Any]]:
     return options, texts
 
 
-def _finish(test: Test, lines: Any, page: str, name: str) -> None:
-    """Print the report, write its page, and say where all is. Raises ResultError."""
+def _finish(test: Test, found: Report | Capacity, lines: Iterable[str], page: str) -> bool:
+    """Print the report, write it as JSON and as a page, and say where all is; whether all was written."""
     from perf import result
 
+    options = test.options
+    name = "capacity" if options.find_capacity else "report"
     test.output.lines(lines)
-    path = test.options.html or test.options.folder / name
-    result.write_file(path, page.encode())
-    process.log.info("the report is in %s; what all processes said and found is in %s", path, test.options.folder)
+    path = options.html or options.folder / f"{name}.html"
+    written = process.written(
+        lambda: result.write(options.json or options.folder / f"{name}.json", found),
+        lambda: result.write_file(path, page.encode()),
+    )
+    process.log.info("the report is in %s; what all processes said and found is in %s", path, options.folder)
+    return written
+
+
+def _make_empty(folder: Path) -> None:
+    """Make the folder, or remove what an earlier test left there: it would be taken for a part of this one."""
+    folder.mkdir(exist_ok=True)
+    for pattern in ("producer*.json", "consumer.json", "report.*", "capacity.*"):
+        for file in folder.glob(pattern):
+            file.unlink()
+    for step in folder.glob("step-[0-9][0-9]*-*"):
+        shutil.rmtree(step, ignore_errors=True)
 
 
 class Test:
@@ -155,14 +171,15 @@ class Test:
             checked += ["--output", topics[1]]
         self._run("check", "PerfTopics.py", "check", *checked, *self._flags(*_CONNECTION, "clock_topic"))
 
-    def measure(self) -> tuple[Report, int]:
-        """One run: its report and exit code. Raises ChildError where there is nothing to report."""
+    def measure(self) -> Report:
+        """The report of one run. Raises ChildError where there is nothing to report, Interrupted likewise."""
         results, ended = self.hold(self.options, self.options.folder)
-        report = self.report_of(results, ended)
-        return report, report.exit_code
+        if not results:
+            raise process.Interrupted(self.stop.signal_number)
+        return self.report_of(results, ended)
 
     def report_of(self, results: Mapping[str, Result], ended: Mapping[str, int]) -> Report:
-        """The report of a run's results by file name."""
+        """The report of a run's results by file name. A run that was stopped was not waited for: nothing is missing."""
         from perf import run
 
         options = self.options
@@ -171,13 +188,13 @@ class Test:
             sources=results,
             limits=options.fail_if,
             ended=ended,
-            expect_ratio=options.expect_ratio or 1.0,
+            expect_ratio=None if self.stop() else options.expect_ratio or 1.0,
         )
 
     def hold(self, options: Settings, folder: Path) -> tuple[dict[str, Result], dict[str, int]]:
         """Run both sides once: results by file name, and what went wrong in words, each with its exit code.
 
-        Raises ChildError where nobody wrote a result.
+        Without results it was stopped. Raises ChildError where nobody wrote a result for another reason.
         """
         from perf import result
 
@@ -189,9 +206,12 @@ class Test:
         with self._children(folder) as children:
             ran = self._run_both(children, options, files)
         results = {file.name: result.read(file) for file in files.values() if file.exists()}
-        if not results:
+        if not results and not self.stop():
             raise _failed(ran, folder)
         ended = dict(found for child in ran if (found := _bad_end(child, has_result=files[child.name].exists())))
+        if number := self.stop.signal_number:
+            name = signal.Signals(number).name
+            ended = {f"stopped by {name}, when results were still on their way": process.SIGNALLED + number, **ended}
         if _stopped_too_early(results):
             ended[_TOO_SLOW if _expected_results(options) is None else _TOO_MANY] = process.ExitCode.NOT_ACKNOWLEDGED
         return results, ended
@@ -240,7 +260,9 @@ class Test:
         useless = all(producer.exit_code in (2, 3) for producer in producers)  # nothing was sent
         ended = useless or children.wait(lambda: consumer.exit_code is not None, options.drain_timeout_s)
         if not ended and not self.stop():
-            process.log.warning("not all results that were expected came within %g s", options.drain_timeout_s)
+            process.log.warning(
+                "the consumer still waited for results %g s after the last message", options.drain_timeout_s
+            )
         children.stop([consumer])
 
     def _children(self, folder: Path) -> Children:
@@ -263,12 +285,15 @@ class Test:
 
     def _hear(self, name: str, line: str) -> None:
         """Pass on what is for people; the summaries come once, for all processes."""
-        if line.startswith("[") and not self.options.find_capacity:
+        found = self.options.find_capacity
+        if line.startswith("[") and not found:
             self.output.lines([line])
-        elif line.startswith(("warning:", "error:")) or (
-            not self.options.find_capacity
-            and line.startswith(("-- ", "✓", "✗", "!", "  →", "created", "there already"))
-        ):
+        elif line.startswith(("warning:", "error:")) or (not found and line.startswith(_TOLD)):
+            if self.options.log_format == "json":
+                level, _, text = line.partition(": ")
+                number = {"warning": logging.WARNING, "error": logging.ERROR}.get(level)
+                process.log.log(number or logging.INFO, "%s: %s", name, text if number else line)
+                return
             sys.stderr.write(f"{name:>8} | {line}\n")
             sys.stderr.flush()
 
@@ -312,6 +337,7 @@ def search(test: Test) -> tuple[Capacity, int]:
     """Hold one rate after another until the capacity is found; returns it with the exit code."""
     from perf import capacity
     from perf.children import ChildError
+    from perf.result import ResultError
 
     options, started_at = test.options, process.now()
     steps: list[Step] = []
@@ -326,7 +352,7 @@ def search(test: Test) -> tuple[Capacity, int]:
             if step is not None:
                 steps.append(step)
                 test.output.lines([_progress(step)])
-    except ChildError as error:  # what was found until then is reported
+    except (ChildError, ResultError, OSError) as error:  # what was found until then is reported
         outcome = process.failure(error)
     complete = next_step() is None and not outcome
     status, per_s, line, bounded_by = capacity.found(steps, resolution=options.resolution, complete=complete)
@@ -372,26 +398,36 @@ def _hold(test: Test, plan: Plan, steps: Sequence[Step]) -> Step | None:
     if ended:
         raise ChildError(f"the search cannot go on: {next(iter(ended))}", process.first_of(ended.values()))
     report = test.report_of(results, ended)
-    _require_measurement(report, steps)
+    _require_measurement(report, plan.rate_per_s, steps)
     step = capacity.judge(
         report, plan, capacity.sent_by([one for one in results.values() if isinstance(one, ProducerResult)])
     )
-    if report.missing != 0:
+    if report.missing != 0 or results["consumer.json"].exit_code >= process.SIGNALLED:
         test.drain(folder)
     return step
 
 
-def _require_measurement(report: Report, steps: Sequence[Step]) -> None:
-    """Raises ChildError for a step that tells nothing; one without results does, where there were some before."""
+def _require_measurement(report: Report, per_s: float, steps: Sequence[Step]) -> None:
+    """Raises ChildError for a step that tells nothing; one without results does, if the pipeline still lives."""
     from perf.children import ChildError
 
     codes = process.ExitCode
     if report.producer is not None and report.consumer is not None:
-        overloaded = not report.consumer.summary.measured and any(step.results for step in steps)
+        overloaded = not report.consumer.summary.measured and not _is_dead(steps, per_s)
         judged = report.exit_code in (codes.DONE, codes.NOT_ACKNOWLEDGED, codes.LIMIT_EXCEEDED)
         if judged or (report.exit_code == codes.NO_MEASUREMENT and overloaded):
             return
     raise ChildError(f"the search cannot go on: {report.verdict}", report.exit_code or codes.NO_MEASUREMENT)
+
+
+def _is_dead(steps: Sequence[Step], per_s: float) -> bool:
+    """Whether a pipeline without results is no slow one: it never had any, or twice none at what it sustained."""
+    from perf.capacity import SUSTAINED
+
+    if not any(step.results for step in steps):
+        return True
+    best_per_s = max((step.rate_per_s for step in steps if step.outcome == SUSTAINED), default=0.0)
+    return per_s <= best_per_s and not steps[-1].results
 
 
 def _progress(step: Step) -> str:
@@ -416,8 +452,7 @@ def _expected_results(options: Settings) -> int | None:
     else:
         messages = sum(sizes)
     ratio = options.expect_ratio or 1.0
-    expected = messages * ratio
-    return max(1, math.floor(expected - most_by_chance(expected, ratio)))
+    return max(1, math.floor(messages * ratio - most_by_chance(messages, ratio)))
 
 
 def _sizes(size: int, producers: int) -> list[int]:
@@ -443,18 +478,14 @@ def _failed(ran: Sequence[Child], folder: Path) -> Exception:
 
 def _bad_end(child: Child, *, has_result: bool) -> tuple[str, int] | None:
     """What is wrong with how a child ended that its own result does not tell, and the exit code that it leads to."""
-    code, is_consumer = child.exit_code or 0, child.name == "consumer"
-    if code <= process.SIGNALLED:
-        if has_result:
-            return None
-        how, own = f"ended with exit code {code}", code
-    elif has_result and child.was_stopped:
+    code, codes = child.exit_code or 0, process.ExitCode
+    if has_result and (code <= process.SIGNALLED or child.was_stopped):
         return None
-    else:
-        names = {one.value: one.name for one in signal.Signals}
-        how, own = f"was ended by {names.get(code - process.SIGNALLED, f'exit code {code}')}", 0
-    lost = process.ExitCode.NO_MEASUREMENT if is_consumer and not has_result else process.ExitCode.NOT_ACKNOWLEDGED
-    return f"the {child.name} {how}{'' if has_result else ' and left no result'}", own or lost
+    names = {one.value + process.SIGNALLED: one.name for one in signal.Signals}
+    how = f"was ended by {names[code]}" if code in names else f"ended with exit code {code}"
+    lost = codes.NO_MEASUREMENT if child.name == "consumer" and not has_result else codes.NOT_ACKNOWLEDGED
+    own = code in (codes.USAGE, codes.CONNECTION)
+    return f"the {child.name} {how}{'' if has_result else ' and left no result'}", code if own else lost
 
 
 def _stopped_too_early(results: Mapping[str, Result]) -> bool:
@@ -462,7 +493,7 @@ def _stopped_too_early(results: Mapping[str, Result]) -> bool:
     from perf.result import ProducerResult, epoch_ms
 
     consumer = results.get("consumer.json")
-    if consumer is None or consumer.exit_code >= process.SIGNALLED:
+    if consumer is None or consumer.exit_code not in (process.ExitCode.DONE, process.ExitCode.NO_MEASUREMENT):
         return False
     end_ms = epoch_ms(consumer.started_at) + 1_000 * consumer.summary.elapsed_s
     return any(

@@ -34,8 +34,8 @@ DOCUMENT = ROOT / "docs" / "operators.md"
 BEGIN, END = "<!-- figures: written by make bench-engines -->", "<!-- end of the figures -->"
 AT_LEAST_ONCE, EXACTLY_ONCE = "at least once", "exactly once"
 RATE_PER_S, WARM_UP_S, MEASURED_S, PARTITIONS = 1_000, 5, 10, 3
-SEARCH = ("--rate", "1000", "--step-duration", "12s", "--resolution", "10%", "--fail-if", "p99 > 5s")
-_READY_TIMEOUT_S, _STOP_TIMEOUT_S, _SEARCH_TIMEOUT_S = 120.0, 60.0, 600.0
+SEARCH = ("--rate", "1000", "--step-duration", "10s", "--warmup", "1s", "--resolution", "20%", "--fail-if", "p99 > 5s")
+_READY_TIMEOUT_S, _STOP_TIMEOUT_S, _SEARCH_TIMEOUT_S = 120.0, 60.0, 240.0
 _INVALID = 5  # the exit code of a measurement that means nothing
 
 

@@ -35,7 +35,7 @@ OUTPUT = ROOT / "demo-output"
 _SHOWN_LINES = 12
 _READY_TIMEOUT_S = 120.0
 _FIRST_LINES_OF_RUN = 26  # the check's and some averages
-_STEP, _FIRST_PER_S = "8s", "400"
+_STEP, _FIRST_PER_S, _RESOLUTION = "8s", "400", "10%"
 _STOP_TIMEOUT_S = 30.0
 _PARTITIONS = 3
 EMBEDDED = "PERF_DEMO_EMBEDDED"
@@ -190,7 +190,7 @@ def _search(environment: Mapping[str, str], topics: tuple[str, str], *, service_
         _say("Searching the highest rate that it sustains: each line is a rate that was held for some seconds.")
         run = start(
             "run", *_run(topics), "--find-capacity", "--rate", _FIRST_PER_S, "--step-duration", _STEP, "--warmup", "1s",
-            "--fail-if", "p99 > 2s", shown_lines=1_000,
+            "--resolution", _RESOLUTION, "--fail-if", "p99 > 2s", shown_lines=1_000,
         )  # fmt: skip
         run.finish()
 

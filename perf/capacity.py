@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise, takewhile
-from statistics import NormalDist, linear_regression
+from statistics import NormalDist, linear_regression, median
 from typing import NamedTuple
 
 import msgspec
@@ -106,7 +106,7 @@ def next_step(steps: Sequence[Step], *, first_per_s: float, resolution: float) -
         return Plan(first_per_s, "growth")
     last = steps[-1]
     if last.outcome in _ATTEMPTS and last.rate_per_s not in _failed(steps):
-        return Plan(last.rate_per_s, last.phase, 2 ** _repeated(steps))
+        return Plan(last.rate_per_s, last.phase, 2 ** len(_open(steps)))
     low, high = bounds(steps)
     if low is None or math.isinf(high):
         rate_per_s = _rounded(high / _FACTOR if low is None else low * _FACTOR, resolution)
@@ -118,7 +118,7 @@ def next_step(steps: Sequence[Step], *, first_per_s: float, resolution: float) -
     if high > low * (1 + resolution) and low < middle < high:
         return Plan(middle, "bisection")
     if _may_be_a_hiccup(steps, high):
-        return Plan(high, "recheck")
+        return Plan(high, "recheck", 2 ** _count(steps, high, phase="recheck", outcome=UNDECIDED))
     confirmed = _count(steps, low, phase="confirmation", outcome=SUSTAINED)
     return Plan(low, "confirmation") if confirmed < CONFIRMATIONS else None
 
@@ -148,10 +148,12 @@ def judge(report: Report, plan: Plan, sent: Sent) -> Step:
     """What one step showed: a report of all its processes, whose limits are those that a sustained rate must keep."""
     assert report.producer is not None and report.consumer is not None
     read = report.consumer.summary
-    growth = growth_of(backlog_while_sending(report, skew_s=sent.skew_s))
+    rows = backlog_while_sending(report, skew_s=sent.skew_s)
+    growth = growth_of(rows)
     results_per_s = plan.rate_per_s * (report.expect_ratio or 1)
     shares = [value / results_per_s for value in growth] if growth is not None else [None] * 3
-    outcome, reason = _outcome(report, plan, sent, shares[1:])
+    in_jumps = growth is not None and _usual_growth(rows) < MOST_GROWTH * results_per_s
+    outcome, reason = _outcome(report, plan, sent, shares[1:], in_jumps=in_jumps)
     return Step(
         rate_per_s=plan.rate_per_s,
         phase=plan.phase,
@@ -167,7 +169,9 @@ def judge(report: Report, plan: Plan, sent: Sent) -> Step:
     )
 
 
-def _outcome(report: Report, plan: Plan, sent: Sent, bounds: Sequence[float | None]) -> tuple[str, str]:
+def _outcome(
+    report: Report, plan: Plan, sent: Sent, bounds: Sequence[float | None], *, in_jumps: bool
+) -> tuple[str, str]:
     """The outcome of a step with its reason, the surest first."""
     assert report.producer is not None and report.consumer is not None
     if report.producer.summary.not_sent or sent.rate_per_s < _LEAST_REACHED * plan.rate_per_s:
@@ -176,12 +180,15 @@ def _outcome(report: Report, plan: Plan, sent: Sent, bounds: Sequence[float | No
     failed = [*_missing(report), *(one.sentence for one in report.limits if one.exceeded)]
     if not report.consumer.summary.measured:
         failed.insert(0, "nothing could be measured")
-    if low is not None and low >= MOST_GROWTH:
-        failed.insert(0, f"the backlog grew by at least {low:.1%} of the rate")
+    grew = f"the backlog grew by at least {low or 0:.1%} of the rate"
+    if low is not None and low >= MOST_GROWTH and not in_jumps:
+        failed.insert(0, grew)
     if failed:
         return NOT_SUSTAINED, "; ".join(failed)
     if high is None:
         return UNDECIDED, "too few seconds were measured to judge the backlog"
+    if low is not None and low >= MOST_GROWTH:
+        return UNDECIDED, f"not decided: {grew}, but in jumps, which a longer step tells from growth"
     if high >= MOST_GROWTH:
         return UNDECIDED, f"not decided: the backlog may have grown by up to {high:.1%} of the rate"
     return SUSTAINED, f"the backlog grew by less than {max(high, 0.0005):.1%} of the rate"
@@ -245,6 +252,11 @@ def growth_of(rows: Sequence[BacklogRow]) -> Growth | None:
     return Growth(slope, slope - error, slope + error)
 
 
+def _usual_growth(rows: Sequence[BacklogRow]) -> float:
+    """By how much per second the backlog grows at most times, whatever single stalls add."""
+    return median(later.messages - earlier.messages for earlier, later in pairwise(rows)) / rows[0].width_s
+
+
 def found(steps: Sequence[Step], *, resolution: float, complete: bool) -> tuple[str, float | None, str, str]:
     """Status, capacity, its line and what bounded it.
 
@@ -259,7 +271,7 @@ def found(steps: Sequence[Step], *, resolution: float, complete: bool) -> tuple[
         return "incomplete", low, f"capacity: not found, as the search did not end; {known}", bounded_by
     if low is None:
         return "none", None, "capacity: none: no rate was sustained", bounded_by
-    surely_not = [one.rate_per_s for one in steps if one.outcome == NOT_SUSTAINED and one.rate_per_s > low]
+    surely_not = [one.rate_per_s for one in steps if one.rate_per_s > low and _surely_fails(steps, one.rate_per_s)]
     if not surely_not:
         why = _why_no_bound(failed[-1].outcome if failed else "", high)
         return "at_least", low, f"capacity: at least {low:g} messages/s; {why}", bounded_by
@@ -280,7 +292,7 @@ def _failed(steps: Sequence[Step]) -> set[float]:
     return {
         one.rate_per_s
         for at, one in enumerate(steps, 1)
-        if _repeated(steps[:at]) >= _ATTEMPTS.get(one.outcome, math.inf)
+        if [step.outcome for step in _open(steps[:at])].count(one.outcome) >= _ATTEMPTS.get(one.outcome, math.inf)
         or (one.outcome == NOT_SUSTAINED and not _is_overturned(steps, one.rate_per_s))
     }
 
@@ -298,17 +310,22 @@ def _is_overturned(steps: Sequence[Step], rate_per_s: float) -> bool:
     return again > _count(steps, rate_per_s, outcome=NOT_SUSTAINED)
 
 
+def _surely_fails(steps: Sequence[Step], rate_per_s: float) -> bool:
+    """Whether it failed more often than not, and a second time if it was held again for that."""
+    failures, successes = (_count(steps, rate_per_s, outcome=name) for name in (NOT_SUSTAINED, SUSTAINED))
+    return failures > successes and (failures > 1 or not _count(steps, rate_per_s, phase="recheck"))
+
+
 def _count(steps: Sequence[Step], rate_per_s: float, **fields: str) -> int:
     """How many steps of that rate have these values."""
     those = (one for one in steps if one.rate_per_s == rate_per_s)
     return sum(all(getattr(one, name) == value for name, value in fields.items()) for one in those)
 
 
-def _repeated(steps: Sequence[Step]) -> int:
-    """How often, at last, the rate of the last step ended as the last step did."""
-    last = steps[-1]
-    alike = takewhile(lambda one: (one.rate_per_s, one.outcome) == (last.rate_per_s, last.outcome), reversed(steps))
-    return sum(1 for _ in alike)
+def _open(steps: Sequence[Step]) -> list[Step]:
+    """The last steps at the last one's rate that did not decide, since it was decided or another was held."""
+    rate_per_s = steps[-1].rate_per_s
+    return list(takewhile(lambda one: one.rate_per_s == rate_per_s and one.outcome in _ATTEMPTS, reversed(steps)))
 
 
 def _rounded(rate_per_s: float, resolution: float) -> float:

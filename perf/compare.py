@@ -11,7 +11,7 @@ import math
 import random
 import re
 import statistics
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,9 @@ DELTAS = ("mean", *_PERCENTILES)
 #: What is compared beside the delta: an interval of these needs several runs.
 OTHERS = ("max", "visible p50", "visible p99", "append_to_visible p99", "ack p99", "lateness p99", "throughput")
 _JUDGED_AT_LEAST = {"p50", "p99"}  # before two sides are called the same
-_UNIFORM = 1 / math.sqrt(12)  # the standard error of rounding to steps of 1
+_LEAST_SCALE = 2.0  # buckets over which a tail e-folds, before its percentile is read between them: one delta makes two
+_MOST_ALIKE = 0.99  # share of deltas in one bucket, beyond which the stamps' phases told nothing
+_LEAST_LEFT = 1e-3  # of a figure, where less than all of it may be due to whole milliseconds: logarithms need some
 _STEP_MS = {"ack p99": 0.001, "lateness p99": 0.001}  # the others are whole milliseconds
 _CHANGE = re.compile(r"([a-z][a-z0-9_. ]*?) ?(>=?|<=?) ?([+-]?[0-9]*\.?[0-9]+) ?%")
 
@@ -64,7 +66,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChangeOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A limit on a change: exceeded, holds, open (the interval holds the limit) or unknown."""
+    """A limit on a change: exceeded, holds, open (the interval holds the limit) or unknown (exit code 5)."""
 
     limit: str
     outcome: str
@@ -97,8 +99,11 @@ class ChangeLimit:
     above: bool
     bound: float
 
-    def judge(self, differences: Mapping[str, Difference]) -> ChangeOutcome:
-        """Exceeded only where the interval excludes the limit."""
+    def judge(self, differences: Mapping[str, Difference], incomplete: str = "") -> ChangeOutcome:
+        """Exceeded only where the interval excludes the limit.
+
+        `incomplete` names a side some of whose results are missing: they may be the slowest, so that no limit holds.
+        """
         found = differences[self.metric]
         if found.low is None or found.high is None:
             outcome, seen = "unknown", found.why
@@ -108,7 +113,10 @@ class ChangeLimit:
                 beyond, within = found.high < self.bound, found.low >= self.bound
             outcome = "exceeded" if beyond else "holds" if within else "open"
             seen = f"{percent(found.change)}, between {percent(found.low)} and {percent(found.high)}"
-        words = {"open": "not decided, as the interval holds the limit", "unknown": "cannot be judged"}
+        why = f", as results of {incomplete} are missing" if incomplete else ""
+        if incomplete and outcome != "exceeded":
+            outcome = "unknown"
+        words = {"open": "not decided, as the interval holds the limit", "unknown": f"cannot be judged{why}"}
         return ChangeOutcome(
             limit=self.text, outcome=outcome, sentence=f"{self.text}: {seen}: {words.get(outcome, outcome)}"
         )
@@ -130,7 +138,7 @@ def compare(base: Sequence[Report], new: Sequence[Report], limits: Sequence[Chan
     """What differs between two sets of runs, each a run's report."""
     differences, method = _differences(base, new)
     by_name = {found.metric: found for found in differences}
-    outcomes = [limit.judge(by_name) for limit in limits]
+    outcomes = [limit.judge(by_name, _incomplete(base, new)) for limit in limits]
     invalid = [report.verdict for report in (*base, *new) if report.status == "invalid"]
     status, verdict, code = judged(differences, outcomes, invalid)
     return Comparison(
@@ -178,18 +186,25 @@ def _differences(base: Sequence[Report], new: Sequence[Report]) -> tuple[list[Di
 
 
 class Estimate(NamedTuple):
-    """The logarithm of new / base, and how far the interval goes to either side; or why there is none."""
+    """The logarithm of new / base and its interval; or why there is none."""
 
     log_ratio: float = 0.0
-    margin: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
     why: str = ""
 
 
 class Figure(NamedTuple):
-    """A figure of one run, and the standard error that its resolution gives it, in the same unit."""
+    """A figure of one run, and between which values the true one lies: steps of a unit hide where."""
 
     value: float
-    rounding: float
+    low: float
+    high: float
+
+    @classmethod
+    def within(cls, value: float, below: float, above: float) -> Figure:
+        """A figure that may be so much less or more."""
+        return cls(value, max(value - below, value * _LEAST_LEFT), value + above)
 
 
 def _difference(metric: str, sides: Sequence[float | None], estimate: Estimate | None, why_without: str) -> Difference:
@@ -198,7 +213,7 @@ def _difference(metric: str, sides: Sequence[float | None], estimate: Estimate |
         change = new / base - 1 if base and new and base > 0 and new > 0 else None
         why = estimate.why if estimate else why_without if sides != [None, None] else "not measured"
         return Difference(metric=metric, base=base, new=new, change=change, why=why)
-    low, change, high = (math.expm1(estimate.log_ratio + sign * estimate.margin) for sign in (-1, 0, 1))
+    low, change, high = map(math.expm1, (estimate.low, estimate.log_ratio, estimate.high))
     outcome = "higher" if low > 0 else "lower" if high < 0 else "none"
     return Difference(metric=metric, base=base, new=new, change=change, low=low, high=high, outcome=outcome)
 
@@ -241,27 +256,61 @@ class Rows:
         self.size = len(rows)
         self.width_s = rows[0].width_s if rows else 1
         self.count = sum(self._counts)
-
-    def figures(self) -> dict[str, float]:
-        """The mean and the percentiles of all rows."""
-        return _Blocks(self, self.size).figures([0])
-
-    def rounding(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """For each figure, the standard error in ms that its bucket hides: more, the larger the share of deltas in it.
-
-        Deltas that spread over many buckets tell where in one a figure lies; if all are in one, nothing does.
-        """
         held = Counter[int]()
         for cells in self._cells:
             held.update(cells)
-        found = {}
-        for name, value in figures.items():
-            share, width_ms = max(held.values()), 1
-            if name != "mean":
-                bucket = next((one for one in self._columns if highest_in(one) + 0.5 >= value), self._columns[-1])
-                share, width_ms = held[bucket], highest_in(bucket) - highest_in(bucket - 1)
-            found[name] = (share / self.count) ** 2 * width_ms * _UNIFORM
-        return found
+        self._most_alike = max(held.values(), default=0)
+        self._up_to = list(accumulate(held[bucket] for bucket in self._columns))
+        self._all = _Blocks(self, self.size or 1)
+
+    def figures(self) -> dict[str, float]:
+        """The mean and the interpolated percentiles of all rows."""
+        return self._all.figures([0])
+
+    def known(self) -> dict[str, Figure]:
+        """Mean and percentiles, each with what whole milliseconds leave open. docs/compare.md derives the bounds.
+
+        The mean has no error, as the stamps' phases even out, unless nearly all deltas are alike: then they may stand.
+        """
+        open_ms = self._open() / 2
+        mean = sum(self._sums) / self.count
+        return {
+            "mean": Figure.within(mean, open_ms, open_ms),
+            **{name: self._percentile(share) for name, share in _PERCENTILES.items()},
+        }
+
+    def _percentile(self, share: float) -> Figure:
+        """Interpolated where the deltas spread around it; else the middle of all values that would be seen so.
+
+        An observed delta is floor(true + phase), so the number of those up to n ms is the mean of the number of true
+        ones up to x, for x from n to n + 1. Which x may have `share` below it, then, follows from the neighbours.
+        """
+        rank = share * self.count
+        bucket = self._columns[bisect_left(self._up_to, rank)]
+        lower, upper = highest_in(bucket - 1) + 0.5, highest_in(bucket) + 0.5
+        width = upper - lower
+        value, above, below = map(
+            self._at, (share, 1 - (1 - share) / math.e, max(1 - (1 - share) * math.e, share / math.e))
+        )
+        scale = min(above - value, value - below) / width
+        if scale >= _LEAST_SCALE:
+            bias = width / (6 * scale)
+            return Figure.within(value, bias, bias)
+        least, less, up_to, more = (self._number_up_to(bucket + by) for by in (-2, -1, 0, 1))
+        down = (less - least) / (rank - least)
+        up = (more - up_to) / (more - rank) if more > up_to else 0.0
+        reach = (down + up + self._open(width)) / 2
+        return Figure.within((lower + upper + width * (up - down)) / 2, width * reach, width * reach)
+
+    def _open(self, width: float = 1) -> float:
+        """The share of a bucket's width that is open whatever its neighbours hold, as no phase moves deltas there."""
+        return float(width > 1 or self._most_alike >= _MOST_ALIKE * self.count)
+
+    def _at(self, share: float) -> float:
+        return self._all._value_at(share * self.count, [0])
+
+    def _number_up_to(self, bucket: int) -> int:
+        return self._up_to[at - 1] if (at := bisect_right(self._columns, bucket)) else 0
 
     def block_rows(self, figures: Mapping[str, float]) -> dict[str, int]:
         """For each figure, how long blocks must be to keep what lasts from row to row."""
@@ -340,24 +389,29 @@ def _of_one_run(base: TimeSeries, new: TimeSeries) -> dict[str, Estimate]:
         return {}
     figures = [side.figures() for side in sides]
     lengths = [side.block_rows(found) for side, found in zip(sides, figures, strict=True)]
-    unknown = {name: Estimate(why=why) for name in DELTAS if (why := _reason(name, sides, figures, lengths))}
+    known = [side.known() for side in sides]
+    values = [*figures, *({name: one.value for name, one in side.items()} for side in known)]
+    unknown = {name: Estimate(why=why) for name in DELTAS if (why := _reason(name, sides, values, lengths))}
     usable = [name for name in DELTAS if name not in unknown]
     if not usable:
         return unknown
     blocks = [side.blocks(max(rows[name] for name in usable)) for side, rows in zip(sides, lengths, strict=True)]
     margins = _margins(blocks, usable)
-    roundings = [side.rounding(found) for side, found in zip(sides, figures, strict=True)]
     for name in usable:
-        ratio = math.log(figures[1][name] / figures[0][name])
-        hidden = [rounding[name] / found[name] for rounding, found in zip(roundings, figures, strict=True)]
-        margin = math.hypot(margins.get(name, 0.0), _rounding_margin(name, hidden))
-        unknown[name] = Estimate(ratio, margin) if name in margins else Estimate(why=_NOT_POSITIVE)
+        old, now = ([one[name]] for one in known)
+        unknown[name] = _estimate(old, now, margins[name]) if name in margins else Estimate(why=_NOT_POSITIVE)
     return unknown
 
 
-def _rounding_margin(name: str, hidden: Sequence[float]) -> float:
-    """How far an interval goes by both sides' relative rounding errors alone."""
-    return math.hypot(*hidden) * student_quantile(math.inf, _together_with(name))
+def _estimate(base: Sequence[Figure], new: Sequence[Figure], margin: float) -> Estimate:
+    """The ratio of two sides' runs in an interval that goes `margin` beyond what their steps leave open.
+
+    That is a bound and no standard error, alike in runs that are alike: it is added, and not less with more runs.
+    """
+    old, old_low, old_high = (statistics.fmean(map(math.log, values)) for values in zip(*base, strict=True))
+    now, low, high = (statistics.fmean(map(math.log, values)) for values in zip(*new, strict=True))
+    found = Estimate(now - old, low - old_high - margin, high - old_low + margin)
+    return found if found.low < found.high else Estimate(why=_ALIKE)
 
 
 _NOT_POSITIVE = "a value of 0 or below has no relative difference"
@@ -448,14 +502,10 @@ def _with_rounding(report: Report, figures: Mapping[str, float | None]) -> dict[
     found = {}
     for name, value in figures.items():
         if value is not None:
-            step = _resolution(name, value, report)
-            found[name] = Figure(value, step * _UNIFORM)
+            half = _resolution(name, value, report) / 2
+            found[name] = Figure.within(value, half, half)
     rows = Rows(_series(report))
-    if rows.count:
-        interpolated = rows.figures()
-        roundings = rows.rounding(interpolated)
-        found |= {name: Figure(value, roundings[name]) for name, value in interpolated.items()}
-    return found
+    return found | rows.known() if rows.count else found
 
 
 def _resolution(name: str, value: float, report: Report) -> float:
@@ -473,11 +523,8 @@ def _over_runs(name: str, sides: Sequence[Sequence[Figure | None]]) -> Estimate:
         return Estimate(why="not in every run")
     if any(figure.value <= 0 for side in known for figure in side):
         return Estimate(why=_NOT_POSITIVE)
-    base, new = ([math.log(figure.value) for figure in side] for side in known)
-    # runs that are alike are rounded alike: unlike their spread, that error does not get less with their number
-    hidden = [statistics.fmean(figure.rounding / figure.value for figure in side) for side in known]
-    margin = math.hypot(_welchs_margin(name, base, new), _rounding_margin(name, hidden))
-    return Estimate(statistics.fmean(new) - statistics.fmean(base), margin) if margin else Estimate(why=_ALIKE)
+    base, new = known
+    return _estimate(base, new, _welchs_margin(name, *([math.log(one.value) for one in side] for side in known)))
 
 
 def _welchs_margin(name: str, base: Sequence[float], new: Sequence[float]) -> float:
@@ -520,15 +567,18 @@ def judged(
     code = ExitCode.NO_MEASUREMENT if "unknown" in limited else ExitCode.DONE
     if invalid:
         return "invalid", invalid[0], ExitCode.NO_MEASUREMENT
+    said = _verdict(deltas, limits)
     if "exceeded" in limited:
-        return "exceeded", _verdict(deltas, limits), ExitCode.LIMIT_EXCEEDED
+        return "exceeded", said, ExitCode.LIMIT_EXCEEDED
+    if code:
+        return "unknown", f"{said} {next(one.sentence for one in limits if one.outcome == 'unknown')}.", code
     if outcomes >= {"higher", "lower"}:
         status = "differs"
     elif outcomes & {"higher", "lower"}:
         status = "slower" if "higher" in outcomes else "faster"
     else:
         status = "same" if all(deltas[name].outcome == "none" for name in _JUDGED_AT_LEAST) else "unknown"
-    return "unknown" if code else status, _verdict(deltas, limits), code
+    return status, said, code
 
 
 def _verdict(differences: Mapping[str, Difference], limits: Sequence[ChangeOutcome]) -> str:
@@ -558,6 +608,13 @@ def _as_far_as(differences: Mapping[str, Difference]) -> str:
 
 def _in_words(found: Difference) -> str:
     return f"{found.metric} {percent(found.change)} (between {percent(found.low)} and {percent(found.high)})"
+
+
+def _incomplete(base: Sequence[Report], new: Sequence[Report]) -> str:
+    for name, side in (("the base", base), ("the new side", new)):
+        if any(report.status == "incomplete" for report in side):
+            return name
+    return ""
 
 
 def _notes(base: Sequence[Report], new: Sequence[Report]) -> Iterator[str]:

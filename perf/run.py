@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import msgspec
 
 from . import result
-from .limits import Limit, Outcome, metrics_of
+from .limits import Limit, Outcome, metrics_of, parse
 from .process import SIGNALLED, ExitCode, first_of
 from .result import VERSION, ConsumerResult, ProducerResult, Result, ResultError
 from .series import BacklogRow, TimeSeries
@@ -22,6 +22,7 @@ from .stats import INVALID
 from .trace import LedgerCounts, Origin, origin_of
 
 _MOST_CHANCE = 4.0  # standard deviations
+_LATE_MS = 100.0
 
 
 class JudgedLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +64,7 @@ class Found(NamedTuple):
     results: list[Result]
     ended: Mapping[str, int]
     expect_ratio: float | None
+    limits: list[Limit]
 
 
 def read(*paths: Path) -> Found:
@@ -73,6 +75,7 @@ def read(*paths: Path) -> Found:
         [part for one in kept for part in (_results_in(one) if isinstance(one, Report) else [one])],
         {sentence: report.exit_code for report in reports for sentence in report.ended},
         next((report.expect_ratio for report in reports if report.expect_ratio), None),
+        [parse(one.limit) for report in reports for one in report.limits],
     )
 
 
@@ -129,7 +132,7 @@ def report_of(
     codes = _codes(producer, consumer, results, exceeded=any(one.exceeded for one in judged)) | set(ended.values())
     if missing and missing > 0 and ExitCode.NO_MEASUREMENT not in codes:
         codes.add(ExitCode.NOT_ACKNOWLEDGED)
-    status, said = _status(consumer, codes), list(dict.fromkeys([*ended, *_ended(results, codes)]))
+    status, said = _status(producer, consumer, codes), list(dict.fromkeys([*ended, *_ended(results, codes)]))
     return Report(
         status=status,
         verdict=_verdict(status, producer, consumer, ledger, judged, ended=said, missing=missing),
@@ -149,12 +152,12 @@ def report_of(
 
 
 def report_at(*paths: Path, limits: Sequence[Limit] = (), expect_ratio: float | None = None) -> Report:
-    """The report of what is in files or folders; `expect_ratio` comes before that of a report in them."""
+    """The report of what is in files or folders; `limits` and `expect_ratio` come before those of reports in them."""
     found = read(*paths)
     return report_of(
         found.results,
         sources=map(str, paths),
-        limits=limits,
+        limits=limits or found.limits,
         ended=found.ended,
         expect_ratio=expect_ratio or found.expect_ratio,
     )
@@ -191,18 +194,19 @@ def _missing(
         return None
     if expect_ratio == 1 and ledger is not None and ledger.lost:
         return ledger.lost
-    expected = producer.summary.acknowledged * expect_ratio
-    missing = round(expected) - consumer.summary.messages_read
-    return missing if abs(missing) > most_by_chance(expected, expect_ratio) else 0
+    messages = producer.summary.acknowledged
+    missing = round(messages * expect_ratio) - consumer.summary.messages_read
+    return missing if abs(missing) > most_by_chance(messages, expect_ratio) else 0
 
 
-def most_by_chance(expected: float, ratio: float) -> float:
+def most_by_chance(messages: int, ratio: float) -> float:
     """By how much the number of results may differ from what is expected.
 
-    A ratio that is no whole number is a mean. What passes a filter is binomial, what makes several results Poisson at
-    the most, whose standard deviation is the root of what is expected; and one more, for what is aggregated.
+    A ratio that is no whole number is a mean: its fraction is the chance of one result more, so their number is
+    binomial. And one more, for what is aggregated.
     """
-    return 0.0 if ratio.is_integer() else 1 + _MOST_CHANCE * math.sqrt(expected)
+    chance = ratio % 1
+    return 1 + _MOST_CHANCE * math.sqrt(messages * chance * (1 - chance)) if chance else 0.0
 
 
 def _codes(
@@ -214,14 +218,14 @@ def _codes(
     """
     codes = {one.exit_code for one in results if 0 < one.exit_code < SIGNALLED}
     codes.discard(ExitCode.NO_MEASUREMENT)
-    if producer is not None and producer.summary.acknowledged != producer.summary.messages:
+    if producer is not None and (_left_out(producer) or producer.summary.acknowledged != producer.summary.messages):
         codes.add(ExitCode.NOT_ACKNOWLEDGED)
     if consumer is not None and not consumer.summary.is_valid:
         codes.add(ExitCode.NO_MEASUREMENT)
     return codes | ({int(ExitCode.LIMIT_EXCEEDED)} if exceeded else set())
 
 
-def _status(consumer: ConsumerResult | None, codes: Set[int]) -> str:
+def _status(producer: ProducerResult | None, consumer: ConsumerResult | None, codes: Set[int]) -> str:
     """The worst of what is known."""
     if ExitCode.NO_MEASUREMENT in codes:
         return "invalid"
@@ -230,7 +234,21 @@ def _status(consumer: ConsumerResult | None, codes: Set[int]) -> str:
     if codes:
         return "exceeded"
     uncertain = consumer is not None and consumer.summary.verdict.startswith("uncertain")
-    return "uncertain" if uncertain else "valid"
+    return "uncertain" if uncertain or (producer is not None and _is_late(producer)) else "valid"
+
+
+def _left_out(producer: ProducerResult) -> int:
+    """Messages that were due and not sent, unless because it was stopped."""
+    return producer.summary.not_sent if producer.exit_code < SIGNALLED else 0
+
+
+def _is_late(producer: ProducerResult) -> bool:
+    """Whether the load was another than declared: a producer that is too slow falls ever further behind its schedule.
+
+    With half of the messages later than 1 % of the time, the rate is some 2 % too low.
+    """
+    late_ms = producer.summary.lateness_ms.p50
+    return late_ms is not None and late_ms > max(_LATE_MS, 10 * producer.summary.send_elapsed_s)
 
 
 def _ended(results: Sequence[Result], codes: Set[int]) -> list[str]:
@@ -258,6 +276,8 @@ def _verdict(
     parts = [] if sent is None or sent.acknowledged == sent.messages else [
         f"{sent.messages - sent.acknowledged:,} of {sent.messages:,} messages sent were not acknowledged"
     ]  # fmt: skip
+    if producer is not None and _left_out(producer):
+        parts.append(f"{_left_out(producer):,} messages that were due were not sent")
     if status == "invalid":
         return _as_sentence([*_why_invalid(consumer, ended), *parts])
     if status == "incomplete" and ended and not parts:
@@ -271,8 +291,12 @@ def _verdict(
     if broken:
         first = broken[0].sentence.removesuffix(": exceeded")
         parts.append(f"{len(broken)} of {len(limits)} limits exceeded ({first})")
+    if producer is not None and _is_late(producer):
+        parts.append(
+            f"the load was not as declared: half of it was over {producer.summary.lateness_ms.p50:,.4g} ms late"
+        )
     if consumer is not None:
-        parts += _of_deltas(consumer, uncertain=status == "uncertain")
+        parts += _of_deltas(consumer)
     elif sent is not None and status != "incomplete":
         parts.append(f"all {sent.messages:,} messages were acknowledged")
     parts += _of_results(ledger, missing, known=not ended)
@@ -288,7 +312,7 @@ def _as_sentence(parts: Sequence[str]) -> str:
 
 def _why_invalid(consumer: ConsumerResult | None, ended: Sequence[str]) -> list[str]:
     if consumer is not None and not consumer.summary.is_valid:
-        return [consumer.summary.verdict]
+        return [consumer.summary.verdict, *ended[:1]]
     return [f"{INVALID}: {ended[0] if ended else 'there is no measurement'}"]
 
 
@@ -304,10 +328,10 @@ def _of_results(ledger: LedgerCounts | None, missing: int | None, *, known: bool
     return parts
 
 
-def _of_deltas(consumer: ConsumerResult, *, uncertain: bool) -> list[str]:
-    deltas = consumer.summary.delta_ms
+def _of_deltas(consumer: ConsumerResult) -> list[str]:
+    deltas, verdict = consumer.summary.delta_ms, consumer.summary.verdict
     figures = (
         f"half of {deltas.count:,} results came within {deltas.p50:,.9g} ms, 99 % within {deltas.p99:,.9g} ms, "
         f"all within {deltas.max:,.9g} ms"
     )
-    return [consumer.summary.verdict, figures] if uncertain else [figures]
+    return [verdict, figures] if verdict.startswith("uncertain") else [figures]

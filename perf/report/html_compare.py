@@ -17,7 +17,7 @@ _LABELS = {
     "faster": ("valid", "Faster"),
     "slower": ("uncertain", "Slower"),
     "differs": ("uncertain", "Different"),
-    "unknown": ("uncertain", "Too little data"),
+    "unknown": ("uncertain", "Cannot be judged"),
     "exceeded": ("exceeded", "Limit exceeded"),
     "invalid": ("invalid", "Invalid"),
 }

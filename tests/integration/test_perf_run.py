@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from harness import Cluster, Scripts
 
 pytestmark = pytest.mark.integration
+
+Wait = Callable[[Callable[[], bool]], None]
 
 
 @pytest.fixture
@@ -231,3 +234,42 @@ def test_producers_share_a_size_exactly(scripts: Scripts, topics: tuple[str, str
     assert code == 0, stderr
     assert written(scripts, "report.json")["producer"]["summary"]["acknowledged"] == 10
     assert run(scripts, topics, "--size", "2", "--producers", "3")[0] == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_anything_was_sent(
+    scripts: Scripts, topics: tuple[str, str], await_condition: Wait, number: signal.Signals
+) -> None:
+    """While the consumer starts there is nothing to report: 128 + the signal, and no complaint about the consumer."""
+    process = scripts.start("PerfRun.py", "--input", topics[0], "--output", topics[1], "--folder", "run")
+    await_condition((scripts.folder / "run" / "consumer.txt").exists)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, stdout + stderr
+    assert "left no result" not in stderr and "Traceback" not in stderr
+
+
+def test_a_report_that_cannot_be_written_is_printed(scripts: Scripts, topics: tuple[str, str]) -> None:
+    """When the folder of --json goes while the test runs, all of it is on stdout; a limit's 6 comes before that 1."""
+    start_operator(scripts, topics)
+    gone = scripts.folder / "gone"
+    gone.mkdir()
+    flags = ("--input", topics[0], "--output", topics[1], "--folder", "run", "--json", "gone/report.json")
+    process = scripts.start("PerfRun.py", *flags, "--rate", "200", "--size", "300", "--fail-if", "p50 >= 0ms")
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    gone.rmdir()
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 6, stderr
+    assert "1 of 1 limits exceeded" in first + stdout
+    assert "gone/report.json was not written" in stderr
+
+
+def test_its_log_is_json_where_that_is_asked_for(scripts: Scripts, topics: tuple[str, str]) -> None:
+    """With --log-format json each line on stderr is an object, also what the children say."""
+    start_operator(scripts, topics)
+    code, _, stderr = run(scripts, topics, "--size", "20", "--log-format", "json")
+    assert code == 0, stderr
+    lines = [json.loads(line) for line in stderr.splitlines()]
+    assert {line["script"] for line in lines} == {"PerfRun.py"}
+    assert any(line["message"].startswith("consumer: ") for line in lines)

@@ -293,7 +293,7 @@ def test_a_wrong_unit_is_never_guessed(
 
 # Open loop
 
-STALL_MESSAGES, STALL_RATE, STALL_MS = 6_000, 1_000, 2_000
+STALL_MESSAGES, STALL_RATE, STALL_MS = 10_000, 1_000, 2_000
 SHOWN_MS = 1_500
 _MARGIN_MS = 250  # a signal takes effect when the threads that run at that moment notice it
 #: How the producer stamps, and the input topic's type.

@@ -191,6 +191,50 @@ def test_an_upper_bound_is_claimed_only_where_a_rate_failed() -> None:
     assert line == f"capacity: {per_s:g} messages/s ± {100 * (above / per_s - 1):.3g} %"
 
 
+HIGH = 500.0
+
+
+@pytest.mark.parametrize(
+    ("rechecks", "line"),
+    [
+        ([NOT_SUSTAINED], "capacity: 490 messages/s ± 5 %"),
+        ([SUSTAINED, NOT_SUSTAINED], "capacity: 490 messages/s ± 5 %"),
+        ([SUSTAINED, UNDECIDED, UNDECIDED], "capacity: 490 messages/s ± 22.4 %"),
+        ([UNDECIDED, UNDECIDED, UNDECIDED], "capacity: 490 messages/s ± 22.4 %"),
+    ],
+)
+def test_the_margin_is_that_of_the_next_rate_that_surely_fails(rechecks: list[str], line: str) -> None:
+    """An upper end that failed once and not again bounds nothing: the next higher rate that failed does."""
+    steps = [
+        outcome(Plan(490, "growth"), SUSTAINED),
+        outcome(Plan(600, "growth"), NOT_SUSTAINED),
+        outcome(Plan(HIGH, "bisection"), NOT_SUSTAINED),
+    ]
+    for name in rechecks:
+        plan = capacity.next_step(steps, first_per_s=490, resolution=0.05)
+        assert plan is not None and (plan.rate_per_s, plan.phase) == (HIGH, "recheck")
+        steps.append(outcome(plan, name))
+    following = capacity.next_step(steps, first_per_s=490, resolution=0.05)
+    assert following == Plan(490, "confirmation")
+    assert capacity.found(steps, resolution=0.05, complete=True)[2] == line
+
+
+def test_a_failure_that_was_overturned_bounds_nothing() -> None:
+    """566 failed once and was sustained three times, and nothing above it decides: only a lower bound is known."""
+    told = [(566, "growth", NOT_SUSTAINED), (542, "growth", SUSTAINED), *[(566, "recheck", SUSTAINED)] * 3,
+            *[(580, "bisection", UNDECIDED)] * 3, *[(566, "confirmation", UNDECIDED)] * 3]  # fmt: skip
+    steps = [outcome(Plan(per_s, phase), name) for per_s, phase, name in told]
+    status, per_s, line, _ = capacity.found(steps, resolution=0.05, complete=True)
+    assert (status, per_s) == ("at_least", 542)
+    assert "could not be decided" in line
+
+
+def test_attempts_end_however_they_alternate() -> None:
+    """A machine whose producer is sometimes too slow, and else leaves it open, does not keep a search at one rate."""
+    steps = search(lambda plan, number: outcome(plan, GENERATOR if number % 2 else UNDECIDED))
+    assert len([step for step in steps if step.rate_per_s == 100]) <= 4
+
+
 def test_a_search_that_goes_on_is_not_complete() -> None:
     """However many steps were done: the next one is there as long as something is open."""
     steps = [outcome(Plan(100, "growth"), SUSTAINED), outcome(Plan(200, "growth"), NOT_SUSTAINED)] * 60
@@ -231,6 +275,18 @@ def test_a_step_in_which_nothing_was_measured_is_not_sustained() -> None:
     step = judged(report([], rate_per_s=100, messages=500, acknowledged=500), Plan(100, "growth"))
     assert step.outcome == NOT_SUSTAINED
     assert step.reason == "nothing could be measured; 493 results did not come"
+
+
+def test_a_single_stall_is_no_growth() -> None:
+    """One second in which nothing was done leaves a slope behind, at a rate that is sustained: it is held again."""
+    samples = list(pipeline(185, service_ms=5, stall=(1, 10), seconds=20))
+    stalled = [sample for sample in samples if sample[0] < 16_000]  # the stall at 10 s, and 5 s after it
+    step = judged(
+        report(stalled, rate_per_s=185, messages=len(stalled), acknowledged=len(stalled)), Plan(185, "growth")
+    )
+    assert step.growth_low is not None and step.growth_low > capacity.MOST_GROWTH
+    assert step.outcome == UNDECIDED
+    assert "in jumps, which a longer step tells from growth" in step.reason
 
 
 def test_a_random_filter_is_sustained() -> None:

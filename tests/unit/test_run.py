@@ -85,12 +85,34 @@ def test_results_that_did_not_come_make_a_run_incomplete() -> None:
     assert more.verdict.endswith("; 207 results more than were expected.")
 
 
-@pytest.mark.parametrize(("sent", "missing"), [(814, 0), (900, 0), (1_100, 143), (600, -107)])
+@pytest.mark.parametrize(("sent", "missing"), [(814, 0), (900, 0), (710, 0), (1_100, 143), (600, -107)])
 def test_a_ratio_that_is_a_mean_leaves_room_for_chance(sent: int, missing: int) -> None:
     """A filter lets about half of the messages through: four standard deviations are chance, more is not."""
     found = report_of([consumer(GOOD), producer(sent)], sources=[], expect_ratio=0.5)
     assert found.missing == missing
     assert found.exit_code == (4 if missing > 0 else 0)
+
+
+def test_a_load_that_was_not_sent_as_declared_is_told() -> None:
+    """Messages that were due and not sent make a run incomplete; a producer that fell behind makes it uncertain."""
+    sent = producer(400)
+    left = msgspec.structs.replace(sent, summary=msgspec.structs.replace(sent.summary, not_sent=600))
+    found = report_of([consumer(GOOD), left], sources=[])
+    assert (found.status, found.exit_code) == ("incomplete", 4)
+    assert found.verdict.startswith("600 messages that were due were not sent; half of")
+    behind = msgspec.structs.replace(sent.summary.lateness_ms, p50=700.0)
+    late = msgspec.structs.replace(sent, summary=msgspec.structs.replace(sent.summary, lateness_ms=behind))
+    found = report_of([consumer(GOOD), late], sources=[])
+    assert (found.status, found.exit_code) == ("uncertain", 0)
+    assert found.verdict.startswith("The load was not as declared: half of it was over 700 ms late; half of")
+
+
+def test_an_invalid_run_says_what_is_known_of_the_cause() -> None:
+    """That nothing was measured because the producer had a wrong setting stands in one sentence."""
+    wrong = {"the producer ended with exit code 2 and left no result": 2}
+    found = report_of([consumer([])], sources=[], ended=wrong)
+    assert (found.status, found.exit_code) == ("invalid", 2)
+    assert found.verdict == ("INVALID: nothing was measured; the producer ended with exit code 2 and left no result.")
 
 
 def test_lost_marks_make_a_run_incomplete_where_all_are_expected() -> None:
@@ -107,7 +129,7 @@ def test_lost_marks_make_a_run_incomplete_where_all_are_expected() -> None:
 def test_nobody_says_none_lost_where_a_process_said_nothing() -> None:
     """Marks of a producer without a result, or a process that left none, forbid it."""
     results: list[Result] = [consumer(GOOD, marks=[b"r/p/0/0/1", b"r/q/0/0/1"]), producer(2, marked={"r/p/0/0": 2})]
-    assert "lost" in report_of(results, sources=[]).verdict  # message 0 of p
+    assert "1 lost" in report_of(results, sources=[]).verdict  # message 0 of p
     results = [consumer(GOOD, marks=[b"r/p/0/0/0", b"r/q/0/0/0"]), producer(1, marked={"r/p/0/0": 1})]
     assert "lost" not in report_of(results, sources=[]).verdict  # q's are unexpected
     results = [consumer(GOOD, marks=[b"r/p/0/0/0"]), producer(1, marked={"r/p/0/0": 1})]
@@ -139,6 +161,15 @@ def test_a_report_can_be_read_as_results(tmp_path: Path) -> None:
     (empty := tmp_path / "empty").mkdir()
     with pytest.raises(ResultError, match="there is no result"):
         read(empty)
+
+
+def test_a_report_that_is_read_again_keeps_its_limits(tmp_path: Path) -> None:
+    """An exceeded limit stays exceeded, unless other limits are given."""
+    first = report_of([consumer(GOOD)], sources=["c"], limits=[parse("p50 > 7ms"), parse("p99 > 1s")])
+    result.write(tmp_path / "report.json", first)
+    assert (report_at(tmp_path / "report.json").status, first.exit_code) == ("exceeded", 6)
+    assert report_at(tmp_path / "report.json").limits == first.limits
+    assert report_at(tmp_path / "report.json", limits=[parse("p99 > 1s")]).status == "valid"
 
 
 def test_a_folder_with_its_report_counts_nothing_twice(tmp_path: Path) -> None:
