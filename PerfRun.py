@@ -7,12 +7,10 @@ the results, and judges. The scripts run as child processes; all that they say a
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -289,13 +287,7 @@ class Test:
         if line.startswith("[") and not found:
             self.output.lines([line])
         elif line.startswith(("warning:", "error:")) or (not found and line.startswith(_TOLD)):
-            if self.options.log_format == "json":
-                level, _, text = line.partition(": ")
-                number = {"warning": logging.WARNING, "error": logging.ERROR}.get(level)
-                process.log.log(number or logging.INFO, "%s: %s", name, text if number else line)
-                return
-            sys.stderr.write(f"{name:>8} | {line}\n")
-            sys.stderr.flush()
+            process.pass_on(name, line)
 
     def _consumer(self, options: Settings) -> Iterator[str]:
         yield from (_path("PerfConsumer.py"), "--topic", str(options.output_topic), "--from", "latest")

@@ -25,9 +25,9 @@ from perf.settings import checked, count_of, seconds
 
 from .__main__ import machine
 from .laboratory import ROOT, BenchmarkError
+from .report import save
 
 DOCUMENT = ROOT / "docs" / "capacity.md"
-BEGIN, END = "<!-- proof: written by make capacity-proof -->", "<!-- end of the proof -->"
 SERVICE_TIMES_MS = (5.0, 1.0, 0.2)
 MOST_ERROR = 0.10
 _STALL_RATE, _STALL_TIME = 500, "60s"
@@ -117,9 +117,7 @@ def main() -> int:
         lines = list(_table(found, step=step, at_once=at_once))
         lines += _stall_lines(bench.stalls())
     print("\n".join(lines))
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}", encoding="utf-8")
+    save(DOCUMENT, "\n".join(lines), target="capacity-proof")
     return 0 if all(_right(found, one_ms) >= 0.9 * runs for one_ms in SERVICE_TIMES_MS) else 1
 
 

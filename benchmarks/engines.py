@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +29,9 @@ from kafka.topics import Admin
 
 from .__main__ import machine
 from .laboratory import ROOT, BenchmarkError
+from .report import save
 
 DOCUMENT = ROOT / "docs" / "operators.md"
-BEGIN, END = "<!-- figures: written by make bench-engines -->", "<!-- end of the figures -->"
 AT_LEAST_ONCE, EXACTLY_ONCE = "at least once", "exactly once"
 RATE_PER_S, WARM_UP_S, MEASURED_S, PARTITIONS = 1_000, 5, 10, 3
 SEARCH = ("--rate", "1000", "--step-duration", "10s", "--warmup", "1s", "--resolution", "20%", "--fail-if", "p99 > 5s")
@@ -176,7 +176,7 @@ def main() -> None:
                 lines.append(str(bench.measure(engine, mode, capacity=not arguments.no_capacity)))
                 print(lines[-1], flush=True)
     if not arguments.engines and not arguments.no_capacity:
-        _rewrite(lines)
+        save(DOCUMENT, "\n".join(lines), target="bench-engines")
 
 
 def _conditions() -> str:
@@ -202,12 +202,6 @@ def _cell(found: dict[str, Any]) -> str:
     if found["status"] == "incomplete":
         return f"at least {rate} (not found in {_SEARCH_TIMEOUT_S / 60:.0f} minutes)"
     return f"at least {rate}" if found["status"] == "at_least" else rate
-
-
-def _rewrite(lines: Sequence[str]) -> None:
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}", encoding="utf-8")
 
 
 def _wait_for(text: str, path: Path, process: psutil.Popen) -> None:

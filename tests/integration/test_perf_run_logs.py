@@ -9,7 +9,7 @@ import pytest
 from harness import Scripts
 
 
-@pytest.mark.xfail(strict=True, reason="PerfRun._hear takes a ✗ of the check for information; process.pass_on does not")
+@pytest.mark.integration
 def test_every_line_on_stderr_is_json(tmp_path: Path) -> None:
     """What its children say comes as records, too, with their names, where nobody listens (so without a broker)."""
     scripts = Scripts("localhost:1", tmp_path)
