@@ -135,12 +135,12 @@ def _table(found: Sequence[Search], *, step: str, at_once: int) -> Iterator[str]
     yield "|---|---|---|---|---|---|---|"
     for service_time_ms in SERVICE_TIMES_MS:
         those = [one for one in found if one.service_time_ms == service_time_ms]
-        rates = sorted("none" if one.capacity_per_s is None else f"{one.capacity_per_s:g}" for one in those)
-        right, steps, took_s = (
-            _right(found, service_time_ms),
-            [one.steps for one in those],
-            [one.took_s for one in those],
-        )
+        rates = [
+            "none" if rate is None else f"{rate:g}"
+            for rate in sorted((one.capacity_per_s for one in those), key=lambda rate: rate or 0.0)
+        ]
+        right = _right(found, service_time_ms)
+        steps, took_s = [one.steps for one in those], [one.took_s for one in those]
         yield (
             f"| {service_time_ms:g} ms | {1_000 / service_time_ms:g} | {len(those)} | {right} | "
             f"{', '.join(rates)} | {min(steps)} to {max(steps)} | {min(took_s):.0f} to {max(took_s):.0f} s |"
