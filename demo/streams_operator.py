@@ -111,7 +111,9 @@ def main() -> int:
     admin.describe(arguments.output)
     partitions = admin.describe(arguments.input).partitions
     consumer = Consumer(config, arguments.input, partitions=partitions, start="latest")
-    producer = Producer(config, arguments.output, acknowledge_each=False, properties={"linger.ms": "0"})
+    producer = Producer(
+        config, arguments.output, acknowledge_each=False, properties={"linger.ms": f"{arguments.linger_ms:g}"}
+    )
     worker = StreamsOperator(
         consumer,
         producer,
@@ -135,6 +137,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--output", required=True, help="the topic to write")
     parser.add_argument("--delay-ms", type=float, default=0.0, help="time that each message spends inside")
     parser.add_argument("--service-time-ms", type=float, default=0.0, help="time that the operator needs per message")
+    parser.add_argument("--linger-ms", type=float, default=0.0, help="collect results for so long in one request")
     parser.add_argument("--stall-ms", type=float, default=0.0, help="do nothing for so long, every --stall-every-s")
     parser.add_argument("--stall-every-s", type=float, default=10.0, help="from the start of a stall to the next")
     parser.add_argument("--ratio", type=float, default=1.0, help="results for each message: 0.5 is a random half")
