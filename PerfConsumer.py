@@ -43,6 +43,7 @@ _GC_THRESHOLD = 100_000  # a batch makes thousands of objects but no cycles: the
 _WAIT_S = 0.2
 _LOOK_EVERY_S, _SAVE_EVERY_S, _RUN_IDLE_S = 0.5, 5.0, 30.0
 _SAVE_SHARE = 50  # saving takes at most a fiftieth of the time
+_OLD_S = 60.0  # results that were there for so long are likely another test's
 
 
 def main() -> int:
@@ -63,7 +64,8 @@ def main() -> int:
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
     admin = Admin(config)
     topic = admin.describe(options.topic)
-    member = process.join("consumer", options, partial(RunTopics, config))
+    stop = process.Stop()
+    member = process.join("consumer", options, partial(RunTopics, config, stop))
     now_ms = process.WallClock().now_ms
     clock = _clock_offsets(admin, config, options.clock_topic, now_ms)  # before reading: it takes its time
     if member is None:
@@ -81,14 +83,14 @@ def main() -> int:
         owner=meter if isinstance(meter, Shares) else None,
     )
     process.log.info("reading topic %s (partitions: %d) from %s", options.topic, len(topic.partitions), options.start)
+    _tell_of_old(consumer, options, now_ms())
     watch = TopicWatch(admin, topic, on_fault=consumer.fail, on_partitions=consumer.add)
-    stop, started_at = process.Stop().listen(), process.now()
+    started_at = process.now()
+    stop.listen()
     progress = Progress(options.count, wanted=options.log_format == "text")
     views += [LiveView(progress).show] if progress.shown else []
     live = Live(partial(_snapshot, meter, consumer, clock), views)
     output, started_s, outcome = process.Output(stop, progress.write), time.monotonic(), 0
-    gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD)
     try:
         _measure_until_done(consumer, meter, options, stop, output, live, member)
     except Exception as error:  # whatever it is, what was measured is reported
@@ -139,6 +141,20 @@ def _clock_offsets(admin: Admin, config: ClientConfig, topic: str, now_ms: Calla
     return offsets_from(found)
 
 
+def _tell_of_old(consumer: Consumer, options: Settings, now_ms: float) -> None:
+    """An earlier test's results would be averaged with this one's, and nobody would see it."""
+    if options.start != "earliest" or options.group is not None:
+        return
+    old = consumer.older_than(now_ms - 1_000 * _OLD_S)
+    if old:
+        process.log.warning(
+            "%d messages of topic %s are over a minute old: an earlier test's are measured together with this one's; "
+            "--from latest, or --from with a time, leaves them out",
+            old,
+            options.topic,
+        )
+
+
 def _check_combinations(options: Settings) -> None:
     if options.clock_topic == options.topic:
         raise settings.SettingsError(f"--clock-topic {options.topic} is the topic to measure: no probe may go there")
@@ -156,6 +172,8 @@ def _measure_until_done(  # noqa: PLR0917
     from perf.meter import Shares
     from perf.report.text import event_line
 
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
     start_s = last_message_s = time.monotonic()
     caught_up = False
     run = _RunOfMany(member, meter, options) if member is not None and isinstance(meter, Shares) else None
@@ -230,9 +248,12 @@ class _RunOfMany:
             process.log.warning("%s", fault)
 
     def _drained(self, idle_s: float) -> bool:
+        """Whether nothing is to come any more; what is doubled must not take the place of what is late."""
+        from perf.run import linger_s
+
         run, options = self._member.run, self._options
-        acknowledged = run.acknowledged
-        if options.expect_ratio and acknowledged is not None and run.read >= options.expect_ratio * acknowledged:
+        ratio, acknowledged = options.expect_ratio, run.acknowledged
+        if ratio and acknowledged is not None and run.read >= ratio * acknowledged and idle_s >= linger_s(ratio):
             process.log.info("all %d results of the run are read: stopping", run.read)
             return True
         patience_s = options.idle_timeout_s or _RUN_IDLE_S

@@ -51,7 +51,6 @@ _READY = "at the end of topic"
 _TOLD = ("-- ", "✓", "✗", "!", "  →", "created", "there already")
 _READY_TIMEOUT_S, _CHECK_TIMEOUT_S = 120.0, 180.0
 _IDLE_S = 10.0  # without a count that is sure
-_LINGER_S = 1.0  # after it, for results that are too many
 _QUIET_S, _QUIET_TIMEOUT_S = 10.0, 600.0
 _FIRST_PER_S = 100.0
 _TOO_MANY = (
@@ -292,10 +291,11 @@ class Test:
     def _consumer(self, options: Settings) -> Iterator[str]:
         yield from (_path("PerfConsumer.py"), "--topic", str(options.output_topic), "--from", "latest")
         yield from self._flags(*_CONNECTION, *_READING)
-        ratio = options.expect_ratio or 1.0
+        from perf.run import linger_s
+
         count = _expected_results(options)
         if count is not None:
-            yield from ("--count", str(count), "--linger", f"{_LINGER_S if ratio.is_integer() else _IDLE_S:g}s")
+            yield from ("--count", str(count), "--linger", f"{linger_s(options.expect_ratio or 1.0):g}s")
         elif options.size is not None or options.duration_s is not None:
             yield from ("--idle-timeout", str(_IDLE_S))
         warmup = options.warmup

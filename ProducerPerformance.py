@@ -70,13 +70,14 @@ def main() -> int:
     topic = admin.describe(options.topic, with_configuration=True)
     _check_stamps(topic.timestamp_type, options)
     producer = Producer(config, options.topic, acknowledge_each=options.rate_per_s > 0, properties=topic.largest_batch)
-    member = process.join("producer", options, partial(RunTopics, config))
+    stop = process.Stop()
+    member = process.join("producer", options, partial(RunTopics, config, stop))
     process.log.info("sending to topic %s from %s (%d messages a lap)", options.topic, options.file, data.length)
     progress = Progress(options.size, wanted=options.log_format == "text")
     sending = Sending(
         producer, data.messages(), options, progress, views, partitions=len(topic.partitions), member=member
     )
-    stop = process.Stop().listen()
+    stop.listen()
     if member is not None:
         _await_others(member, options, stop)
     watch, started_at, outcome = TopicWatch(admin, topic, on_fault=producer.fail), process.now(), 0
@@ -143,6 +144,7 @@ class Sending:
         member: Membership | None = None,
     ) -> None:
         from perf.live import Live
+        from perf.schedule import Schedule
         from perf.stats import Histogram
         from perf.trace import Ledger, Marker
 
@@ -163,13 +165,16 @@ class Sending:
         self._start_ns = time.monotonic_ns()
         self.elapsed_s = self.send_elapsed_s = 0.0
         self._live = Live(self._snapshot, views)
+        self._schedule: Schedule | PiecewiseSchedule | None = None
+        if options.rate_per_s:
+            self._schedule = options.profile.schedule() if options.profile else Schedule.at_rate(options.rate_per_s)
 
     def run(self, stop: process.Stop) -> None:
         """Send until SIZE, DURATION or `stop`. Raises FatalClientError, or SettingsError for a topic that refuses."""
         self._start_ns = time.monotonic_ns()
         try:
-            if self._options.rate_per_s:
-                self._run_on_schedule(stop)
+            if self._schedule is not None:
+                self._run_on_schedule(self._schedule, stop)
             else:
                 self._run_at_full_speed(stop)
         finally:
@@ -239,20 +244,18 @@ class Sending:
                 self._take_acknowledgements()
             self._progress.update(self.producer.queued)
 
-    def _run_on_schedule(self, stop: process.Stop) -> None:
+    def _run_on_schedule(self, schedule: Schedule | PiecewiseSchedule, stop: process.Stop) -> None:
         """Open loop: what is due goes at once, however late; the lateness of each message is recorded.
 
         It is taken when the burst that the message belongs to was handed over, so it is never understated.
         """
-        from perf.schedule import Schedule
-
         options = self._options
-        schedule = options.profile.schedule() if options.profile else Schedule.at_rate(options.rate_per_s)
         duration_ns = int(options.duration_s * _NS_PER_S) if options.duration_s else None
         limits = [options.size] if options.size is not None else []
         last = min([schedule.due_count(duration_ns - 1), *limits]) if duration_ns else options.size
         late_end_ns = duration_ns + max(duration_ns, _LEAST_LATE_NS) if duration_ns else None
-        start_wall_ns, timed = time.time_ns(), 0  # so many have their lateness recorded
+        start_wall_ns = time.time_ns() - self._elapsed_ns()  # the schedule's zero, on the wall clock
+        timed = 0  # so many have their lateness recorded
 
         def ended() -> bool:
             return self._looked_at(stop) or (late_end_ns is not None and self._elapsed_ns() >= late_end_ns)

@@ -152,6 +152,9 @@ _FIXED_PROPERTIES = {
     "metadata.broker.list": "use --brokers or KAFKA_BROKERS",
 }
 
+#: Of these a properties file of an application may have its own; in a file they are left out, and that is said.
+_OF_APPLICATIONS = frozenset({"bootstrap.servers", "group.id", "auto.offset.reset", "enable.auto.commit"})
+
 #: Properties that can switch the verification of certificates off → the values that do not.
 _VERIFICATION = {
     "enable.ssl.certificate.verification": {"true", "t", "1"},
@@ -231,7 +234,10 @@ def client_config(
 
 def _checked_pairs(pairs: Iterable[tuple[str, str]], *, from_flag: bool) -> Iterable[tuple[str, str]]:
     for name, value in pairs:
-        yield name, _allowed(name, value, from_flag=from_flag)
+        if name in _OF_APPLICATIONS and not from_flag:
+            log.info("%s in KAFKA_CONFIG_FILE is left out: %s", name, _FIXED_PROPERTIES[name])
+        else:
+            yield name, _allowed(name, value, from_flag=from_flag)
 
 
 def _set(properties: dict[str, str], name: str, value: str) -> None:

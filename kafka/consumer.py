@@ -130,7 +130,7 @@ class Consumer:
             },
         )
         #: Resolved now, also for a group, whose partitions come later: nothing that follows may be left out.
-        self._starts = self._start_offsets([TopicPartition(topic, number) for number in partitions])
+        self._starts = self._offsets_at(self._start, [TopicPartition(topic, number) for number in partitions])
         if self._grouped:
             self._client.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         else:
@@ -174,10 +174,6 @@ class Consumer:
         if not self._grouped:
             self._added += partitions
 
-    def assignment(self) -> list[int]:
-        """The partitions that this consumer holds now."""
-        return sorted(partition.partition for partition in self._client.assignment())
-
     def lag(self) -> int | None:
         """Messages between this consumer and the end of its partitions, from what librdkafka knows already.
 
@@ -196,6 +192,15 @@ class Consumer:
         held = self._client.assignment()
         pairs = zip(self._resolve(held, OFFSET_BEGINNING), self._resolve(held, OFFSET_END), strict=True)
         return [PartitionOffsets(first.partition, first.offset, end.offset) for first, end in pairs]
+
+    def older_than(self, moment_ms: float) -> int:
+        """How many of the messages to be read were there at that time, without a group. Gaps count as messages.
+
+        Raises TopicError.
+        """
+        starts = {entry.partition: entry.offset for entry in self._starts}
+        now = self._offsets_at(int(moment_ms), self._starts)
+        return sum(max(0, entry.offset - starts[entry.partition]) for entry in now)
 
     def close(self) -> None:
         """Leave: with a group, commit what was read and hand the partitions over. Takes seconds at most."""
@@ -224,12 +229,12 @@ class Consumer:
         if error is not None:
             log.warning("offsets were not committed, so messages may be read twice: %s", cause(error))
 
-    def _start_offsets(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Where to begin, resolved now: what comes after this call is read, also with `latest`.
+    def _offsets_at(self, moment: int, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Where what is there from `moment` on begins, resolved now: what comes later is read, also with `latest`.
 
         A logical offset in an assignment would be resolved some time later, and cost half a second.
         """
-        found = self._resolve(partitions, self._start)
+        found = self._resolve(partitions, moment)
         after_all = [entry for entry in found if entry.offset < 0]  # no message at or after that time yet
         return [entry for entry in found if entry.offset >= 0] + self._resolve(after_all, OFFSET_END)
 

@@ -20,6 +20,8 @@ Client = TypeVar("Client")
 
 #: The identity provider gave no token; an older one may still do, and librdkafka asks again by itself.
 _NO_TOKEN = "Failed to acquire SASL OAUTHBEARER token"  # noqa: S105 (a message)
+#: librdkafka calls whatever happens at this step a refusal, also a connection that was lost or timed out.
+_LOST_AT_HANDSHAKE = re.compile(r"mechanism handshake failed: Local: ")
 _STATE_NOTE = re.compile(r" \(after \d+ms in state [A-Z_]+(, \d+ identical error\(s\) suppressed)?\)$")
 _USER_OF_URL = re.compile(r"(\w://)[^\s\"?#]*@")
 _QUERY_OF_URL = re.compile(r"(\w://[^\s\"?]*\?)[^\s\"]+")
@@ -64,6 +66,11 @@ def cause(error: KafkaError) -> str:
     return without_secrets(_STATE_NOTE.sub("", error.str()))
 
 
+def is_refusal(error: KafkaError) -> bool:
+    """Whether the cluster, or the identity provider, refuses the credentials."""
+    return error.name() == "_AUTHENTICATION" and not _LOST_AT_HANDSHAKE.search(error.str())
+
+
 def without_secrets(text: str) -> str:
     """The text with user, password and query of each address (scheme://…) in it replaced."""
     return _QUERY_OF_URL.sub(r"\1(secret)", _USER_OF_URL.sub(r"\1(secret)@", text))
@@ -102,7 +109,7 @@ class ErrorLog:
         with self._lock:
             if error.fatal():
                 self.fatal = error
-            if error.name() == "_AUTHENTICATION" and not text.startswith(_NO_TOKEN):
+            if is_refusal(error) and not text.startswith(_NO_TOKEN):
                 self._refused = error
             if text in self._said:
                 return

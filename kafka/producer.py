@@ -275,7 +275,10 @@ class Producer:
 
     def _fatal(self, error: KafkaError) -> Fault:
         if error.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:  # no producer id for who may write to no topic
-            return TopicError(f"not authorised to write to the topic {self._topic}: {cause(error)}")
+            return TopicError(
+                f"not authorised to write to the topic {self._topic}, or, before Kafka 2.8, to use "
+                f"IdempotentWrite on the cluster (--config enable.idempotence=false does without it): {cause(error)}"
+            )
         return FatalClientError(f"the producer cannot go on: {cause(error)}")
 
     def _count_failure(self, error: KafkaError, size_bytes: int, mark: bytes | None) -> None:

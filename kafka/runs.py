@@ -14,6 +14,7 @@ from .topics import Admin
 
 _TIMEOUT_S = 15.0
 _WRITE_TIMEOUT_S = 60.0  # longer than a broker's restart, shorter than a group's patience
+_STOPPED_TIMEOUT_S = 5.0  # after a signal: Kubernetes kills soon
 _WAIT_S = 0.2
 _MOST = 10_000
 _CONSUMER_PROPERTIES = {
@@ -29,8 +30,11 @@ _CONSUMER_PROPERTIES = {
 class RunTopics:
     """Reads and writes both topics. Raises TopicError, also where one does not exist or stays silent."""
 
-    def __init__(self, config: ClientConfig, *, announcements: str, results: str) -> None:
+    def __init__(
+        self, config: ClientConfig, stopped: Callable[[], bool] = lambda: False, *, announcements: str, results: str
+    ) -> None:
         self._config, self._announcements, self._results = config, announcements, results
+        self._stopped = stopped
         admin = Admin(config)
         try:
             admin.describe(announcements)
@@ -74,10 +78,6 @@ class RunTopics:
                 reader.close()
         return {key: value for key, value in found.items() if key.startswith(prefix) and value is not None}
 
-    def close(self) -> None:
-        """Leave."""
-        self._follower.close()
-
     def _reader(self, at: TopicPartition) -> confluent_kafka.Consumer:
         settings = {**self._config.properties, **_CONSUMER_PROPERTIES, "error_cb": ErrorLog()}
         reader = new_client(confluent_kafka.Consumer, settings)
@@ -98,6 +98,16 @@ class RunTopics:
                 elif error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
                     raise TopicError(f"topic of the run: {cause(error)}")
         raise TopicError(f"the topics of the run gave no answer within {_TIMEOUT_S:g} s")
+
+    def _flush(self) -> None:
+        """Wait until all is written, or for `_WRITE_TIMEOUT_S`, or from `stopped` on for `_STOPPED_TIMEOUT_S`."""
+        start_s, stopped_s = time.monotonic(), None
+        while self._producer.flush(_WAIT_S):
+            now_s = time.monotonic()
+            if stopped_s is None and self._stopped():
+                stopped_s = now_s
+            if now_s - start_s > _WRITE_TIMEOUT_S or (stopped_s and now_s - stopped_s > _STOPPED_TIMEOUT_S):
+                return
 
     def _write(
         self,
@@ -122,11 +132,13 @@ class RunTopics:
         try:
             for key, value in records:
                 self._producer.produce(topic, value, key, partition, on_delivery=on_delivery)
-            self._producer.flush(_WRITE_TIMEOUT_S) if wait else self._producer.poll(0)
+            self._producer.poll(0)
+            if wait:
+                self._flush()
         except (KafkaException, BufferError) as error:
             if wait:
                 raise TopicError(f"topic {topic}: {error}") from error
             return  # the next one is due in seconds
         if wait and (failed or left):
-            reason = cause(failed[0]) if failed else f"no answer within {_WRITE_TIMEOUT_S:g} s"
+            reason = cause(failed[0]) if failed else "no answer in time"
             raise TopicError(f"nothing can be written to the topic {topic}: {reason}")

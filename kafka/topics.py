@@ -22,7 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from .config import ClientConfig
 from .consumer import PartitionOffsets
-from .errors import ConnectError, ErrorLog, Fault, TopicError, TopicMissingError, cause, new_client
+from .errors import ConnectError, ErrorLog, Fault, TopicError, TopicMissingError, cause, is_refusal, new_client
 from .handshake import closes_at_a_question, tls_fault
 
 log = logging.getLogger("kafka")
@@ -36,7 +36,7 @@ _WATCH_EVERY_S = 3.0
 _TIMESTAMP_TYPE = "message.timestamp.type"
 
 #: No retry helps against these.
-_FINAL_ERRORS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._FATAL})
+_FINAL_ERRORS = frozenset({KafkaError._SSL, KafkaError._FATAL})
 _NOT_REACHED = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})
 _NOT_AUTHORISED = frozenset(
     {
@@ -269,10 +269,10 @@ class Admin:
 
     def _result(self, future: concurrent.futures.Future[Any], topic: str, action: str = "describe") -> Any:
         """Wait for an answer; polls meanwhile, because causes of a failure arrive only at error_cb."""
-        start_s, asked = time.monotonic(), False
+        start_s, asked, before = time.monotonic(), False, len(self._errors.errors)
         while not future.done():
             self._client.poll(_POLL_S)
-            final = [error for error in self._errors.errors if _is_final(error)]
+            final = [error for error in self._errors.errors[before:] if _is_final(error)]
             waited_s = time.monotonic() - start_s
             if final or waited_s > CONNECT_TIMEOUT_S:
                 raise self._connect_error(final)
@@ -371,7 +371,8 @@ class TopicWatch:
 
 
 def _is_final(error: KafkaError) -> bool:
-    return error.code() in _FINAL_ERRORS or _CLIENT_CERTIFICATE_ALERT.search(error.str()) is not None
+    alert = _CLIENT_CERTIFICATE_ALERT.search(error.str())
+    return error.code() in _FINAL_ERRORS or is_refusal(error) or alert is not None
 
 
 class _TopicExists(TopicError):

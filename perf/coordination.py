@@ -20,6 +20,7 @@ MOST_BYTES = 900_000
 HEARTBEAT_S, SILENT_S, ABANDONED_S = 5.0, 45.0, 900.0
 PRODUCER, CONSUMER = "producer", "consumer"
 STARTED, READY, DONE = "started", "ready", "done"
+_AGAIN = int(ExitCode.CONNECTION)  # of a process that did nothing, and is started again
 
 
 class RunError(Exception):
@@ -85,6 +86,11 @@ class Member(msgspec.Struct, frozen=True):
         """Such as `producer 3`."""
         return f"{self.latest.role} {self.latest.index}"
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether it ended for want of a connection, or of the others: a new one may come in its place."""
+        return self.latest.exit_code == _AGAIN
+
 
 class Run:
     """What the announcements of one run say."""
@@ -136,7 +142,7 @@ class Run:
     def ended(self, now_ms: float) -> bool:
         """Whether all consumers are done, after which nothing is measured any more, or nobody was heard for long."""
         consumers = self.members(CONSUMER)
-        if consumers and all(member.latest.state == DONE for member in consumers):
+        if consumers and all(member.latest.state == DONE and not member.gave_up for member in consumers):
             return True
         latest_ms = max((latest.at_ms for latest in self._latest.values()), default=now_ms)
         return now_ms - latest_ms > ABANDONED_S * 1_000
@@ -154,7 +160,10 @@ class Run:
 
     def missing(self, wanted: Mapping[str, int]) -> dict[str, int]:
         """How many processes of each role are not ready yet; empty when all are."""
-        ready = {role: sum(member.latest.state in (READY, DONE) for member in self.members(role)) for role in wanted}
+        ready = {
+            role: sum(one.latest.state in (READY, DONE) and not one.gave_up for one in self.members(role))
+            for role in wanted
+        }
         return {role: count - ready[role] for role, count in wanted.items() if ready[role] < count}
 
     def producers_done(self, at_least: int, now_ms: float) -> bool:

@@ -209,6 +209,11 @@ def most_by_chance(messages: int, ratio: float) -> float:
     return 1 + _MOST_CHANCE * math.sqrt(messages * chance * (1 - chance)) if chance else 0.0
 
 
+def linger_s(ratio: float) -> float:
+    """For how long results that are too many are waited for, once those that were expected are there."""
+    return 1.0 if ratio.is_integer() else 10.0
+
+
 def _codes(
     producer: ProducerResult | None, consumer: ConsumerResult | None, results: Sequence[Result], *, exceeded: bool
 ) -> set[int]:

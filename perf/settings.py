@@ -220,8 +220,11 @@ def result_path(text: str) -> Path:
     """A file that can be written, found out now rather than after hours of measuring."""
     path = Path(text)
     try:
-        if path.absolute().parent.is_dir() and (path.is_file() or not path.exists()):
-            return path
+        folder = path.absolute().parent
+        if folder.is_dir() and (path.is_file() or not path.exists()):
+            if os.access(path if path.exists() else folder, os.W_OK):
+                return path
+            raise ValueError(f"a file that user {os.getuid()} may write")
     except OSError:  # a name too long, for example
         pass
     raise ValueError("the name of a file (none of a folder or device) in a folder that exists")
@@ -593,7 +596,7 @@ def load(
     if "brokers" in fields and not values.get("brokers"):
         raise SettingsError("no brokers are given: set KAFKA_BROKERS, or use --brokers host:port")
     if "file" in fields and "file" not in values:
-        values["file"] = next((path for path in DEFAULT_DATA_FILES if path.exists()), DEFAULT_DATA_FILES[-1])
+        values["file"] = _default_data_file()
     if values.get("profile") is not None:
         _follow_profile(values)
     if values.get("run_id") and "start" in fields:
@@ -613,6 +616,20 @@ def early(
     with contextlib.suppress(SettingsError):
         environment = merged_environment(environment, dotenv)
     return getattr(parser.parse_known_args(arguments)[0], field) or environment.get(option.variable) or None
+
+
+def _default_data_file() -> Path:
+    """The user's data set where there is one, else this tool's. Raises SettingsError for one under another name."""
+    mounted, own = DEFAULT_DATA_FILES
+    if mounted.exists():
+        return mounted
+    others = sorted(path.name for path in mounted.parent.glob("[!.]*"))
+    if others:
+        raise SettingsError(
+            f"there is no {mounted.name} in {mounted.parent}, but {', '.join(others[:3])}: the data set must have that "
+            f"name (--from-file={mounted.name}=FILE), or be named by --file (DATA_FILE)"
+        )
+    return own
 
 
 def _follow_profile(values: dict[str, Any]) -> None:

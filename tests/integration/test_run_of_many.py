@@ -17,6 +17,8 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from harness import TIMEOUT_S, Cluster, Scripts
 
+from demo.broker import EmbeddedBroker
+
 pytestmark = pytest.mark.integration
 
 PARTITIONS, PRODUCERS, CONSUMERS, EACH = 6, 4, 3, 5_000
@@ -163,6 +165,44 @@ def test_a_restarted_producer_ends_no_run_early(run: Run) -> None:
     report = run.report("--fail-if", f"measured != {total}", **alone)
     assert report.returncode == 0, report.stdout + report.stderr
     assert "producer 0 was started 2 times" in report.stderr
+
+
+def test_doubled_results_do_not_take_the_place_of_late_ones(scripts: Scripts, cluster: Cluster) -> None:
+    """Without marks nobody sees that some results are repeated: all are read, and that they are too many is said.
+
+    The results come late, so that as many as are expected are there while more are on their way.
+    """
+    alone = {"WAIT_FOR": "producers:1,consumers:1", "TRACE": ""}
+    run = Run(scripts, cluster)
+    scripts.start_operator(run.source, run.output, "--ratio", "1.5", "--delay-ms", "2000")
+    consumer = run.consumer(0, **alone)
+    ended(run.producer(0, **alone))
+    assert "results of the run are read" in ended(consumer)
+    total = sum(entry.offset for entry in run.end_offsets())
+    assert total > 1.3 * EACH
+    report = run.report("--expect-ratio", "1", "--fail-if", f"measured != {total}", **alone)
+    assert report.returncode == 0, report.stdout + report.stderr
+    assert f"{total - EACH:,} results more than were expected" in report.stdout
+
+
+@pytest.mark.slow
+def test_a_stop_does_not_wait_for_brokers_that_are_gone(scripts: Scripts, own_broker: EmbeddedBroker) -> None:
+    """What a run would keep in Kafka is given up soon after a signal, before Kubernetes kills; both report, and end."""
+    scripts.environment["KAFKA_BROKERS"] = own_broker.bootstrap_servers
+    run = Run(scripts, Cluster(own_broker.bootstrap_servers))
+    alone = {"WAIT_FOR": "producers:1,consumers:1"}
+    processes = [run.consumer(0, **alone), run.producer(0, "--size", "1M", "--rate", "100", **alone)]
+    run.scripts.wait_for(processes[0], "holding partitions")
+    assert len(run.cluster.read(run.source, 10, partitions=PARTITIONS)) == 10
+    own_broker.kill()
+    start_s = time.monotonic()
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        stdout, stderr = process.communicate(timeout=2 * TIMEOUT_S)
+        assert process.returncode == 143, stderr
+        assert "Summary of the" in stdout
+    assert time.monotonic() - start_s < 38, "Kubernetes would have killed them after 40 s"
 
 
 def test_producers_wait_for_consumers_that_hold_their_partitions(run: Run) -> None:

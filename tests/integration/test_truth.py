@@ -443,13 +443,30 @@ def test_a_stopped_producer(scripts: Scripts, cluster: Cluster, await_condition:
 
 
 def test_intended_stamps_are_the_schedule(scripts: Scripts, cluster: Cluster) -> None:
-    """With --stamp intended, message i carries start + i / rate, to the millisecond."""
+    """With --stamp intended, message i carries start + i / rate, to the millisecond; its start is the schedule's.
+
+    A start that were later than the schedule's would make every delta too small, and stamps lie ahead of the sending.
+    """
     topic = cluster.create_topic(timestamp_type="CreateTime")
     flags = ("--topic", topic, "--size", "400", "--rate", "400", "--stamp", "intended")
     assert scripts.run("ProducerPerformance.py", *flags).returncode == 0
     stamps = [message.timestamp()[1] for message in cluster.read(topic, 400)]
     # whole milliseconds of start + 2.5 i: cut, so that a distance from the first is up to 1 ms off either way
     assert all(abs(stamp - stamps[0] - 2.5 * number) < 1 for number, stamp in enumerate(stamps))
+
+
+def test_results_of_an_earlier_test_are_told(scripts: Scripts, cluster: Cluster) -> None:
+    """Reading from the beginning, results that are over a minute old are told by their number; others are not."""
+    topic = cluster.create_topic(partitions=2, timestamp_type="CreateTime")
+    now_ms = time.time_ns() // 1_000_000
+    cluster.produce(topic, [b"{}"] * 7, timestamp=now_ms - 120_000)
+    cluster.produce(topic, [b"{}"] * 2, timestamp=now_ms)
+    cluster.produce(topic, [b"{}"] * 3, partition=1, timestamp=now_ms)
+    told = "7 messages of topic .* are over a minute old"
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_ms / 1_000))
+    for start, matches in (("earliest", True), ("latest", False), (since, False)):
+        done = scripts.run("PerfConsumer.py", "--topic", topic, "--from", start, "--idle-timeout", "1s")
+        assert bool(re.search(told, done.stderr)) == matches, done.stderr
 
 
 @pytest.mark.parametrize("size", ["1", "20", "2000"])

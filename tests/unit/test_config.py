@@ -10,7 +10,7 @@ from pathlib import Path
 
 import confluent_kafka
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as RawProducer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,7 +28,7 @@ from kafka.config import (
     pem_text,
 )
 from kafka.consumer import Consumer
-from kafka.errors import ConfigError, without_secrets
+from kafka.errors import ConfigError, ConnectError, ErrorLog, without_secrets
 from kafka.producer import Producer
 from kafka.topics import Admin
 
@@ -394,10 +394,20 @@ def test_a_token_endpoint_without_a_query_may_be_a_flag() -> None:
         "auto.offset.reset", "group.id", "bootstrap.servers", "metadata.broker.list",
     ],
 )  # fmt: skip
-def test_what_the_counts_depend_on_is_fixed(tmp_path: Path, name: str) -> None:
-    """Properties that would make the counts lies are refused from a flag and from a file, with what to use instead."""
+def test_what_the_counts_depend_on_is_fixed(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Properties that would make the counts lies are refused from a flag, with what to use instead.
+
+    From a file, too, but those that any application has in its own: they are left out, which is said.
+    """
+    caplog.set_level(logging.INFO)
     file = written(tmp_path / "client.properties", f"{name}=true\n")
-    for message in (refusal({}, (name, "true")), refusal({"KAFKA_CONFIG_FILE": file})):
+    messages = [refusal({}, (name, "true"))]
+    if name in ("enable.auto.commit", "auto.offset.reset", "group.id", "bootstrap.servers"):
+        assert properties({"KAFKA_CONFIG_FILE": file}) == properties({})
+        assert f"{name} in KAFKA_CONFIG_FILE is left out: " in caplog.text
+    else:
+        messages.append(refusal({"KAFKA_CONFIG_FILE": file}))
+    for message in messages:
         assert f"the property {name} cannot be set: " in message
         assert not message.endswith(": ")
 
@@ -800,3 +810,22 @@ def test_the_variables_are_named_once_and_explained() -> None:
     names = [variable.name for variable in VARIABLES]
     assert len(set(names)) == len(names)
     assert all(variable.meaning for variable in VARIABLES)
+
+
+REFUSED = "SASL PLAIN mechanism handshake failed: {}: broker's supported mechanisms: "
+
+
+@pytest.mark.parametrize(
+    ("text", "is_final"),
+    [
+        ("SASL authentication error: Authentication failed", True),
+        (REFUSED.format("Broker: Unsupported SASL mechanism"), True),
+        (REFUSED.format("Local: Broker transport failure"), False),  # librdkafka connects anew
+        (REFUSED.format("Local: Timed out"), False),
+    ],
+)
+def test_a_connection_lost_at_the_handshake_is_no_refusal(text: str, is_final: bool) -> None:
+    """librdkafka gives both the same code; only a refusal by the cluster ends a run."""
+    log = ErrorLog()
+    log(KafkaError(KafkaError._AUTHENTICATION, text))
+    assert isinstance(log.fault("consumer"), ConnectError) == is_final

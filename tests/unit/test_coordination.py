@@ -133,6 +133,25 @@ def test_who_is_missing_is_named_when_the_time_is_over() -> None:
     assert caught.value.exit_code == 3
 
 
+def test_who_gave_up_is_neither_ready_nor_the_end_of_the_run() -> None:
+    """A process that ended with 3 is started again: nobody begins because of it, and its successor is taken."""
+    journal = Journal()
+    member = Membership(journal, "r", CONSUMER, Identity("0", 1), lambda: 0.0)
+    member.say(READY)
+    member.say(DONE, exit_code=3)
+    run = Run("r")
+    run.take(journal.announcements())
+    assert run.missing({CONSUMER: 1}) == {CONSUMER: 1}
+    assert not run.ended(0)
+    successor = Membership.joined(journal.other(), "r", CONSUMER, Identity("0", 2), lambda: 0.0)
+    successor.say(READY)
+    run.take(journal.announcements())
+    assert run.missing({CONSUMER: 1}) == {}
+    successor.say(DONE, exit_code=0)
+    run.take(journal.announcements())
+    assert run.ended(0)
+
+
 def test_a_run_that_has_ended_is_refused() -> None:
     """It has once all of its consumers are done; producers that are done, or a consumer that crashed, do not end it."""
     journal = Journal()

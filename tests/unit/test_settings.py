@@ -174,6 +174,33 @@ def test_the_data_file_is_the_mounted_one_if_there(tmp_path: Path, monkeypatch: 
     assert load("--file", "x", fields=PRODUCER).file == Path("x")
 
 
+def test_a_data_set_under_another_name_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configMap whose key is not data.json is refused by name, as the image's data would be sent in its place.
+
+    What Kubernetes itself puts into an empty mount does not count.
+    """
+    mounted, baked = tmp_path / "data.json", tmp_path / "baked.json"
+    folder = tmp_path / "mount"
+    folder.mkdir()
+    monkeypatch.setattr(settings, "DEFAULT_DATA_FILES", (folder / mounted.name, baked))
+    (folder / "..data").mkdir()
+    assert load(fields=PRODUCER).file == baked
+    (folder / "my-events.json").write_text("{}")
+    with pytest.raises(SettingsError, match=r"no data\.json in .*, but my-events\.json: .*--from-file=data\.json=FILE"):
+        load(fields=PRODUCER)
+    assert load("--file", "x", fields=PRODUCER).file == Path("x")
+
+
+def test_a_result_that_may_not_be_written_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of another user is found out before hours of measuring; a file in it that may be written is taken."""
+    there = tmp_path / "there.json"
+    there.write_text("")
+    monkeypatch.setattr(os, "access", lambda path, _mode: path == there)  # root may write everything
+    assert load("--result", str(there)).result == there
+    with pytest.raises(SettingsError, match=r"--result: .*a file that user [0-9]+ may write"):
+        load("--result", str(tmp_path / "new.json"))
+
+
 def test_the_data_set_of_the_image_is_there() -> None:
     """The last default data file is part of the repository, wherever the script is started."""
     assert DEFAULT_DATA_FILES[0] == Path("/tmp/performance_data/data.json")
