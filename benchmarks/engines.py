@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,21 +23,22 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from demo.broker import EmbeddedBroker
-from demo.operators import ENGINES, prepare, reading_flags, start_command
-from kafka.config import client_config
-from kafka.topics import Admin
+from demo.broker import BrokerError, EmbeddedBroker
+from demo.operators import ENGINES, OperatorError, prepare, reading_flags, start_command
+from kafka.errors import Fault
 
 from .__main__ import machine
-from .laboratory import ROOT, BenchmarkError
+from .laboratory import ROOT, BenchmarkError, Laboratory, require
 from .report import save
 
 DOCUMENT = ROOT / "docs" / "operators.md"
 AT_LEAST_ONCE, EXACTLY_ONCE = "at least once", "exactly once"
 RATE_PER_S, WARM_UP_S, MEASURED_S, PARTITIONS = 1_000, 5, 10, 3
 SEARCH = ("--rate", "1000", "--step-duration", "10s", "--warmup", "1s", "--resolution", "20%", "--fail-if", "p99 > 5s")
-_READY_TIMEOUT_S, _STOP_TIMEOUT_S, _SEARCH_TIMEOUT_S = 120.0, 60.0, 240.0
-_INVALID = 5  # the exit code of a measurement that means nothing
+NEEDED_GB = 12  # a search writes millions of messages, twice
+_KEYS = ("--keyname", "containerId")
+_READY_TIMEOUT_S, _STOP_TIMEOUT_S, _SEARCH_TIMEOUT_S = 120.0, 60.0, 360.0
+_NO_MEASUREMENT, _SIGTERM = 5, 143  # exit codes
 
 
 class Row(NamedTuple):
@@ -69,12 +71,15 @@ class Operator(NamedTuple):
 
 
 class Bench:
-    """One broker, and a folder for files."""
+    """The examples, one after another, in one laboratory."""
 
-    def __init__(self, brokers: str, folder: Path) -> None:
-        self._folder = folder
-        self._environment = {**os.environ, "KAFKA_BROKERS": brokers, "PYTHONPATH": str(ROOT)}
-        self._admin = Admin(client_config({}, brokers=brokers))
+    def __init__(self, laboratory: Laboratory) -> None:
+        self._laboratory = laboratory
+
+    def warm_up(self) -> None:
+        """Let the broker make its topics of groups and transactions, which else the first engine would wait for."""
+        with self._running("confluent-kafka", EXACTLY_ONCE):
+            pass
 
     def measure(self, engine: str, mode: str, *, capacity: bool) -> Row:
         """All figures of one line."""
@@ -85,106 +90,128 @@ class Bench:
                 return row
             found = self._capacity(engine, operator) if capacity else "not searched"
         with self._running(engine, mode, timestamp_type="CreateTime") as operator:
-            verdict = self._read(engine, operator, warm_up_s=1, measured_s=2)["verdict"]
+            verdict = self._read(engine, operator, warm_up_s=1, measured_s=2, may_be_invalid=True)["verdict"]
         return row._replace(capacity=found, create_time=verdict.partition(":")[0])
 
     @contextlib.contextmanager
     def _running(self, engine: str, mode: str, *, timestamp_type: str = "LogAppendTime") -> Iterator[Operator]:
-        names = tuple(f"engines-{time.time_ns()}-{side}" for side in ("input", "output"))
-        for name, stamps in zip(names, ("LogAppendTime", timestamp_type), strict=True):
-            self._admin.create(name, partitions=PARTITIONS, replication_factor=1, timestamp_type=stamps)
-        more = ["--exactly-once"] if mode == EXACTLY_ONCE else []
-        command = start_command(engine, input_topic=names[0], output_topic=names[1], more=more)
-        log = self._folder / "operator.txt"
-        started_s = time.monotonic()
-        with log.open("w") as file:
-            process = psutil.Popen(
-                command, cwd=self._folder, env=self._environment, stdout=file, stderr=subprocess.STDOUT
-            )
-        try:
-            _wait_for(ENGINES[engine].ready, log, process)
-            yield Operator((names[0], names[1]), time.monotonic() - started_s, process)
-        finally:
-            process.terminate()
-            process.wait(_STOP_TIMEOUT_S)
+        """The example, which must not end by itself."""
+        topic = self._laboratory.topic
+        with topic(PARTITIONS) as source, topic(PARTITIONS, timestamp_type=timestamp_type) as output:
+            more = ["--exactly-once"] if mode == EXACTLY_ONCE else []
+            command = start_command(engine, input_topic=source, output_topic=output, more=more)
+            started_s = time.monotonic()
+            process = psutil.Process(self._laboratory.start("operator", command).pid)
+            try:
+                self._wait_for(ENGINES[engine].ready, "operator", process, _READY_TIMEOUT_S)
+                yield Operator((source, output), time.monotonic() - started_s, process)
+                self._require_alive("operator", process)
+            finally:
+                _stop(process)
 
-    def _read(self, engine: str, operator: Operator, *, warm_up_s: int, measured_s: int) -> dict[str, Any]:
-        """The consumer's summary of so many seconds at the fixed rate."""
+    def _read(
+        self, engine: str, operator: Operator, *, warm_up_s: int, measured_s: int, may_be_invalid: bool = False
+    ) -> dict[str, Any]:
+        """The consumer's summary of so many seconds at the fixed rate; each message must have a result."""
         source, output = operator.topics
-        size, result = str(RATE_PER_S * (warm_up_s + measured_s)), self._folder / "consumer.json"
-        consumer = subprocess.Popen(
-            [sys.executable, str(ROOT / "PerfConsumer.py"), "--topic", output, "--from", "latest", "--count", size,
-             "--idle-timeout", "60", "--warmup", f"{warm_up_s}s", "--result", str(result), *reading_flags(engine)],
-            env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert consumer.stderr is not None
-        said = ""
-        while "reading topic" not in (line := consumer.stderr.readline()):
-            said += line
-            if not line:
-                raise BenchmarkError(f"the consumer did not get ready: {said}")
-        flags = ("--topic", source, "--size", size, "--rate", str(RATE_PER_S), "--keyname", "containerId")
-        self._script("ProducerPerformance.py", *flags)
-        said += consumer.stderr.read()
-        if consumer.wait() not in (0, _INVALID):
-            raise BenchmarkError(f"the consumer ended with exit code {consumer.returncode}: {said}")
+        size, result = RATE_PER_S * (warm_up_s + measured_s), self._laboratory.folder / "consumer.json"
+        reading = [sys.executable, str(ROOT / "PerfConsumer.py"), "--topic", output, "--from", "latest", "--count",
+                   str(size), "--idle-timeout", "60", "--warmup", f"{warm_up_s}s", "--result", str(result),
+                   *reading_flags(engine)]  # fmt: skip
+        consumer = psutil.Process(self._laboratory.start("consumer", reading).pid)
+        self._wait_for("reading topic", "consumer", consumer, _READY_TIMEOUT_S)
+        sending = ("--topic", source, "--size", str(size), "--rate", str(RATE_PER_S), *_KEYS)
+        self._laboratory.run([sys.executable, str(ROOT / "ProducerPerformance.py"), *sending])
+        code = consumer.wait()
+        if code and not (may_be_invalid and code == _NO_MEASUREMENT):
+            raise BenchmarkError(f"the consumer ended with exit code {code}:\n{self._said('consumer')}")
         summary: dict[str, Any] = json.loads(result.read_text())["summary"]
+        require(summary["messages_read"], size)
         return summary
 
     def _capacity(self, engine: str, operator: Operator) -> str:
         """What the search says of the operator that is warm already."""
-        folder = self._folder / f"search-{engine}"
-        flags = ("--input", operator.topics[0], "--output", operator.topics[1], "--folder", str(folder))
+        folder = self._laboratory.folder / f"search-{engine}"
+        flags = ("--input", operator.topics[0], "--output", operator.topics[1], "--folder", str(folder), *_KEYS)
         command = [sys.executable, str(ROOT / "PerfRun.py"), *flags, "--find-capacity", *SEARCH, *reading_flags(engine)]
-        with (self._folder / "search.txt").open("w") as file:
-            search = subprocess.Popen(command, env=self._environment, stdout=file, stderr=subprocess.STDOUT)
+        search = psutil.Process(self._laboratory.start("search", command).pid)
         try:
-            search.wait(_SEARCH_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
+            code = search.wait(_SEARCH_TIMEOUT_S)
+        except psutil.TimeoutExpired:
             search.terminate()  # it writes what it has
-            search.wait(_STOP_TIMEOUT_S)
-        if not (folder / "capacity.json").exists():
-            raise BenchmarkError(f"the search failed:\n{(self._folder / 'search.txt').read_text()}")
+            code = search.wait(_STOP_TIMEOUT_S)
+        if code not in (0, _NO_MEASUREMENT, _SIGTERM):
+            raise BenchmarkError(f"the search ended with exit code {code}:\n{self._said('search')}")
         found = json.loads((folder / "capacity.json").read_text())
         print(f"{engine}: {found['line']}; {found['bounded_by']}", file=sys.stderr, flush=True)
         return _cell(found)
 
-    def _script(self, script: str, *arguments: str) -> None:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / script), *arguments], env=self._environment, check=False, capture_output=True,
-            text=True,
-        )  # fmt: skip
-        if done.returncode:
-            raise BenchmarkError(f"{script} ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
+    def _wait_for(self, text: str, name: str, process: psutil.Process, timeout_s: float) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while text not in self._said(name):
+            self._require_alive(name, process)
+            if time.monotonic() > deadline_s:
+                raise BenchmarkError(f"the {name} did not get ready:\n{self._said(name)}")
+            time.sleep(0.02)
+
+    def _require_alive(self, name: str, process: psutil.Process) -> None:
+        if not _is_alive(process):
+            raise BenchmarkError(f"the {name} ended:\n{self._said(name)}")
+
+    def _said(self, name: str) -> str:
+        return self._laboratory.output(name) + self._laboratory.output(name, "stderr")
 
 
-def main() -> None:
-    """Measure all, or those named on the command line."""
+def main() -> int:
+    """Measure all, or those named on the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Measures the examples of examples/operators.")
     parser.add_argument("engines", nargs="*", metavar="ENGINE", help=f"of {', '.join(ENGINES)}; default: all")
     parser.add_argument("--no-capacity", action="store_true", help="leave the capacity search out: minutes for each")
     arguments = parser.parse_args()
-    engines = arguments.engines or list(ENGINES)
-    for engine in engines:
+    try:
+        lines = _run(arguments.engines or list(ENGINES), capacity=not arguments.no_capacity)
+    except (OperatorError, BenchmarkError, BrokerError, Fault) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not arguments.engines and not arguments.no_capacity:
+        save(DOCUMENT, "\n".join(lines), target="bench-engines")
+    return 0
+
+
+def _run(engines: list[str], *, capacity: bool) -> list[str]:
+    """The lines of the table, each printed when it is known."""
+    for engine in ("confluent-kafka", *engines):
         prepare(engine)
     lines = [_conditions(), "", *_heading()]
     print("\n".join(lines), flush=True)
-    with tempfile.TemporaryDirectory(prefix="engines-") as folder, EmbeddedBroker() as broker:
-        bench = Bench(broker.bootstrap_servers, Path(folder))
-        for engine in engines:
-            for mode in (AT_LEAST_ONCE, EXACTLY_ONCE) if ENGINES[engine].exactly_once else (AT_LEAST_ONCE,):
-                lines.append(str(bench.measure(engine, mode, capacity=not arguments.no_capacity)))
-                print(lines[-1], flush=True)
-    if not arguments.engines and not arguments.no_capacity:
-        save(DOCUMENT, "\n".join(lines), target="bench-engines")
+    with tempfile.TemporaryDirectory(prefix="engines-") as folder:
+        if shutil.disk_usage(folder).free < NEEDED_GB * 1e9:
+            raise BenchmarkError(f"{NEEDED_GB} GB of free disk space are needed in the folder for temporary files")
+        with EmbeddedBroker() as broker:
+            bench = Bench(Laboratory(broker.bootstrap_servers, Path(folder)))
+            bench.warm_up()
+            for engine in engines:
+                for mode in (AT_LEAST_ONCE, EXACTLY_ONCE) if ENGINES[engine].exactly_once else (AT_LEAST_ONCE,):
+                    lines.append(str(bench.measure(engine, mode, capacity=capacity)))
+                    print(lines[-1], flush=True)
+    return lines
 
 
 def _conditions() -> str:
     return (
         f"{RATE_PER_S:,} messages a second for {MEASURED_S} s after a warm-up of {WARM_UP_S} s; capacity by "
         f"`--find-capacity {shlex.join(SEARCH)}`; {PARTITIONS} partitions; load average {os.getloadavg()[0]:.1f} at "
-        f"the start. Measured on {machine()}"
+        f"the start. Engines on Java: {_java()}. Measured on {machine()}"
     )
+
+
+def _java() -> str:
+    """The version of the Java that the engines run on: that of the PATH."""
+    try:
+        said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=True).stderr
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+    return said.splitlines()[0].replace('"', "")
 
 
 def _heading() -> Iterator[str]:
@@ -195,21 +222,27 @@ def _heading() -> Iterator[str]:
 
 
 def _cell(found: dict[str, Any]) -> str:
-    """The capacity, as the table has it."""
+    """The capacity, as the table has it: with the reason where it is no more than a bound."""
     if found["capacity_per_s"] is None:
         return "none"
     rate = f"{found['capacity_per_s']:.0f}"
     if found["status"] == "incomplete":
         return f"at least {rate} (not found in {_SEARCH_TIMEOUT_S / 60:.0f} minutes)"
-    return f"at least {rate}" if found["status"] == "at_least" else rate
+    if found["status"] == "at_least":
+        return f"at least {rate} ({found['line'].partition('; ')[2]})"
+    return rate
 
 
-def _wait_for(text: str, path: Path, process: psutil.Popen) -> None:
-    deadline_s = time.monotonic() + _READY_TIMEOUT_S
-    while text not in path.read_text():
-        if process.poll() is not None or time.monotonic() > deadline_s:
-            raise BenchmarkError(f"the operator did not get ready:\n{path.read_text()}")
-        time.sleep(0.02)
+def _is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def _stop(process: psutil.Process) -> None:
+    """End it, and wait for its children, on which Flink's and Spark's Java decides by itself."""
+    if _is_alive(process):
+        children = process.children(recursive=True)
+        process.terminate()
+        psutil.wait_procs([process, *children], _STOP_TIMEOUT_S)
 
 
 def _memory_mib(process: psutil.Process) -> float:
@@ -218,4 +251,4 @@ def _memory_mib(process: psutil.Process) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -96,10 +96,10 @@ class Laboratory:
         return Run(elapsed_s=elapsed_s, cpu_s=cpu_s, output=self.output("run"), memory=memory)
 
     @contextlib.contextmanager
-    def topic(self, partitions: int = 1) -> Iterator[str]:
+    def topic(self, partitions: int = 1, *, timestamp_type: str = "LogAppendTime") -> Iterator[str]:
         """A new topic, deleted afterwards."""
         name = f"benchmark-{next(self._topic_numbers)}"
-        self._admin.create(name, partitions=partitions, replication_factor=1, timestamp_type="LogAppendTime")
+        self._admin.create(name, partitions=partitions, replication_factor=1, timestamp_type=timestamp_type)
         try:
             yield name
         finally:
