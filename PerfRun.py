@@ -7,8 +7,10 @@ the results, and judges. The scripts run as child processes; all that they say a
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,6 +49,8 @@ EXAMPLES = """\
   ./PerfRun.py --input in --output out --find-capacity --fail-if 'p99 > 500ms'
   ./PerfRun.py --scenario nightly.yaml
 """
+_OWN_FILES = re.compile(r"(producer(-\d+)?|consumer)\.json|(report|capacity)\.(json|html)")
+_OWN_FOLDERS = re.compile(r"step-\d{2,3}-[0-9.e+]+")
 _READY = "at the end of topic"
 _TOLD = ("-- ", "✓", "✗", "!", "  →", "created", "there already")
 _READY_TIMEOUT_S, _CHECK_TIMEOUT_S = 120.0, 180.0
@@ -54,7 +58,7 @@ _IDLE_S = 10.0  # without a count that is sure
 _QUIET_S, _QUIET_TIMEOUT_S = 10.0, 600.0
 _FIRST_PER_S = 100.0
 _TOO_MANY = (
-    "the consumer had all results that were expected, and stopped, before the last message was sent: tell by "
+    "the consumer had as many results as it waited for, and stopped, before the last message was sent: tell by "
     "--expect-ratio how many there are for each message (or the pipeline pauses for longer than the consumer waits)"
 )
 _TOO_SLOW = (
@@ -62,13 +66,15 @@ _TOO_SLOW = (
     "--rate and --duration, it knows how many to wait for"
 )
 _WARMUP_SHARE = 5  # of a step of the search
+_LEAST_STEP_S = 7.0  # of it must remain: five whole seconds between a partial one at each end
+_GAPS = 5  # between results of a mean ratio that are waited for, as their number is not known
 
 
 def main() -> int:
     """The stages in order; returns the exit code."""
     options, texts = _options()
     client_config(options.environment, brokers=options.brokers, overrides=options.config)  # refuses secrets in flags
-    _make_empty(options.folder)
+    lock = _make_empty(options.folder)  # noqa: F841 (held until the end)
     stop = process.Stop().listen()
     test = Test(options, texts, stop)
     test.check_topics()
@@ -113,9 +119,26 @@ def _options() -> tuple[Settings, Mapping[str, Any]]:
         raise settings.SettingsError("--find-capacity chooses rates and times: no --profile, --duration or --size")
     if not options.find_capacity and options.size is not None and options.size < options.producers:
         raise settings.SettingsError(f"--size {options.size} is less than one message for each of --producers")
-    if options.find_capacity and (options.latency == "receive" or options.stamp == "intended"):
-        raise settings.SettingsError("--find-capacity needs Kafka's own timestamps: no --latency receive, no --stamp")
+    if options.find_capacity:
+        _check_search(options)
     return options, texts
+
+
+def _check_search(options: Settings) -> None:
+    if options.latency == "receive" or options.stamp == "intended":
+        raise settings.SettingsError("--find-capacity needs Kafka's own timestamps: no --latency receive, no --stamp")
+    if options.warmup.messages:
+        raise settings.SettingsError("--find-capacity needs a --warmup in seconds: each step has another rate")
+    left_s = options.step_s - _warmup_of_step(options).seconds
+    if left_s < _LEAST_STEP_S:
+        raise settings.SettingsError(
+            f"--step-duration {options.step_s:g}s leaves {left_s:g} s after the warm-up: to judge the backlog at least "
+            f"{_LEAST_STEP_S:g} are needed"
+        )
+
+
+def _warmup_of_step(options: Settings) -> settings.Warmup:
+    return options.warmup if options.warmup.seconds else settings.Warmup(seconds=options.step_s / _WARMUP_SHARE)
 
 
 def _finish(test: Test, found: Report | Capacity, lines: Iterable[str], page: str) -> bool:
@@ -134,14 +157,27 @@ def _finish(test: Test, found: Report | Capacity, lines: Iterable[str], page: st
     return written
 
 
-def _make_empty(folder: Path) -> None:
-    """Make the folder, or remove what an earlier test left there: it would be taken for a part of this one."""
+def _make_empty(folder: Path) -> int:
+    """Make the folder, or remove what an earlier test left there: it would be taken for a part of this one.
+
+    Returns what keeps other tests out of it. Raises SettingsError when one is there.
+    """
     folder.mkdir(exist_ok=True)
-    for pattern in ("producer*.json", "consumer.json", "report.*", "capacity.*"):
-        for file in folder.glob(pattern):
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise settings.SettingsError(
+            f"another test is writing to the folder {folder}: give one of them --folder"
+        ) from None
+    except OSError:  # some file systems know no locks
+        pass
+    for file in folder.iterdir():
+        if _OWN_FILES.fullmatch(file.name) and file.is_file():
             file.unlink()
-    for step in folder.glob("step-[0-9][0-9]*-*"):
-        shutil.rmtree(step, ignore_errors=True)
+        elif _OWN_FOLDERS.fullmatch(file.name) and (file / "consumer.txt").exists():
+            shutil.rmtree(file, ignore_errors=True)
+    return lock
 
 
 class Test:
@@ -221,8 +257,8 @@ class Test:
         with self._children(folder) as children:
             consumer = children.start("drain", *self._consumer(endless), "--idle-timeout", str(_QUIET_S))
             if not children.wait(lambda: consumer.exit_code is not None, _QUIET_TIMEOUT_S) and not self.stop():
-                raise ChildError(f"the pipeline still writes results {_QUIET_TIMEOUT_S:g} s after the last input",
-                                 process.ExitCode.NO_MEASUREMENT)  # fmt: skip
+                raise ChildError(f"the pipeline still writes results {_QUIET_TIMEOUT_S:g} s after the last input: begin"
+                                 " the search lower, with --rate", process.ExitCode.NO_MEASUREMENT)  # fmt: skip
             children.stop([consumer])
 
     def _run_both(self, children: Children, options: Settings, files: Mapping[str, Path]) -> list[Child]:
@@ -282,7 +318,7 @@ class Test:
 
     def _hear(self, name: str, line: str) -> None:
         """Pass on what is for people; the summaries come once, for all processes."""
-        found = self.options.find_capacity
+        found = self.options.find_capacity and name not in ("topics", "check")
         if line.startswith("[") and not found:
             self.output.lines([line])
         elif line.startswith(("warning:", "error:")) or (not found and line.startswith(_TOLD)):
@@ -293,9 +329,10 @@ class Test:
         yield from self._flags(*_CONNECTION, *_READING)
         from perf.run import linger_s
 
-        count = _expected_results(options)
+        ratio, count = options.expect_ratio or 1.0, _expected_results(options)
         if count is not None:
-            yield from ("--count", str(count), "--linger", f"{linger_s(options.expect_ratio or 1.0):g}s")
+            gaps_s = _GAPS / (options.rate_per_s * ratio) if options.rate_per_s and not ratio.is_integer() else 0.0
+            yield from ("--count", str(count), "--linger", f"{linger_s(ratio) + gaps_s:.3f}s")
         elif options.size is not None or options.duration_s is not None:
             yield from ("--idle-timeout", str(_IDLE_S))
         warmup = options.warmup
@@ -340,10 +377,7 @@ def search(test: Test) -> tuple[Capacity, int]:
 
     try:
         while (plan := next_step()) is not None and len(steps) < capacity.MOST_STEPS and not test.stop():
-            step = _hold(test, plan, steps)
-            if step is not None:
-                steps.append(step)
-                test.output.lines([_progress(step)])
+            _hold(test, plan, steps)
     except (ChildError, ResultError, OSError) as error:  # what was found until then is reported
         outcome = process.failure(error)
     complete = next_step() is None and not outcome
@@ -367,36 +401,34 @@ def search(test: Test) -> tuple[Capacity, int]:
     return result, outcome
 
 
-def _hold(test: Test, plan: Plan, steps: Sequence[Step]) -> Step | None:
-    """Hold a rate, and let the pipeline drain; None when stopped. Raises ChildError where nothing can be judged."""
+def _hold(test: Test, plan: Plan, steps: list[Step]) -> None:
+    """Hold a rate, add the step unless stopped, and let the pipeline drain. Raises ChildError without a judgement."""
     from perf import capacity
     from perf.children import ChildError
     from perf.result import ProducerResult
 
     options = test.options
-    warmup = (
-        options.warmup
-        if options.warmup != settings.Warmup()
-        else settings.Warmup(seconds=options.step_s / _WARMUP_SHARE)
-    )
     folder = options.folder / f"step-{len(steps) + 1:02d}-{plan.rate_per_s:g}"
     folder.mkdir(exist_ok=True)
     held = replace(
-        options, rate_per_s=plan.rate_per_s, duration_s=options.step_s * plan.times, size=None, warmup=warmup
+        options,
+        rate_per_s=plan.rate_per_s,
+        duration_s=options.step_s * plan.times,
+        size=None,
+        warmup=_warmup_of_step(options),
     )
     results, ended = test.hold(held, folder)
     if test.stop():
-        return None
+        return
     if ended:
         raise ChildError(f"the search cannot go on: {next(iter(ended))}", process.first_of(ended.values()))
     report = test.report_of(results, ended)
     _require_measurement(report, plan.rate_per_s, steps)
-    step = capacity.judge(
-        report, plan, capacity.sent_by([one for one in results.values() if isinstance(one, ProducerResult)])
-    )
+    sent = capacity.sent_by([one for one in results.values() if isinstance(one, ProducerResult)])
+    steps.append(capacity.judge(report, plan, sent))
+    test.output.lines([_progress(steps[-1])])
     if report.missing != 0 or results["consumer.json"].exit_code >= process.SIGNALLED:
         test.drain(folder)
-    return step
 
 
 def _require_measurement(report: Report, per_s: float, steps: Sequence[Step]) -> None:

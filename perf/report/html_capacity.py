@@ -44,7 +44,8 @@ def _steps(capacity: Capacity) -> str:
             f'<data value="{step.growth_high}" data-path="{path}.growth_high">{100 * step.growth_high:+.2f} %</data>'
         )  # fmt: skip
         told = [step.outcome.replace("_", " "), html.escape(step.reason)]
-        rows.append([shown.show(f"{path}.rate_per_s"), step.phase, *shown.row(path, names), growth, *told])
+        phase = step.phase if step.times == 1 else f"{step.phase}, {step.times} × as long"
+        rows.append([shown.show(f"{path}.rate_per_s"), phase, *shown.row(path, names), growth, *told])
     head = [
         "messages/s",
         "phase",

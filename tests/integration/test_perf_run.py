@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import uuid
@@ -122,6 +123,8 @@ def test_a_usage_error_is_found_before_anything_is_started(scripts: Scripts, tmp
         (("--input", "a", "--output", "a"), "the same topic"),
         (("--input", "a", "--output", "b", "--profile=rate 5 for 5s", "--rate=5"), "profile says rate and time"),
         (("--input", "a", "--output", "b", "--find-capacity", "--duration", "5s"), "chooses rates and times"),
+        (("--input", "a", "--output", "b", "--find-capacity", "--warmup", "30s"), "leaves 0 s after the warm-up"),
+        (("--input", "a", "--output", "b", "--find-capacity", "--warmup", "1K"), "a --warmup in seconds"),
         (("--scenario", "bad.yaml"), "bad.yaml, line 3: rte is no key of a scenario: did you mean rate?"),
     ):
         done: subprocess.CompletedProcess[str] = scripts.run("PerfRun.py", *flags)
@@ -129,21 +132,35 @@ def test_a_usage_error_is_found_before_anything_is_started(scripts: Scripts, tmp
         assert words in done.stderr
 
 
+@pytest.mark.timeout(600)
 def test_the_search_finds_the_capacity(scripts: Scripts, topics: tuple[str, str]) -> None:
-    """An operator that needs 2 ms for a message sustains 500 a second: two producers find it within ten percent."""
-    start_operator(scripts, topics, "--service-time-ms", "2")
+    """An operator that needs 2 ms for a message sustains 500 a second: two producers find it, from a third of it.
+
+    The truth is between the rate that is found and the end of the margin that is named; where nothing disturbs the
+    search, that is 481, and 10 %.
+    """
+    start_operator(scripts, topics, "--service-time-ms", "2", "--linger-ms", "5")
     code, stdout, stderr = run(
-        scripts, topics, "--find-capacity", "--rate", "450", "--step-duration", "8s", "--warmup", "500ms",
-        "--resolution", "20%", "--producers", "2", "--fail-if", "p99 > 5s", timeout_s=280,
+        scripts, topics, "--find-capacity", "--rate", "170", "--step-duration", "8s", "--warmup", "500ms",
+        "--resolution", "10%", "--producers", "2", "--fail-if", "p99 > 5s", timeout_s=560,
     )  # fmt: skip
     assert code == 0, stdout + stderr
     found = written(scripts, "capacity.json")
     assert found["status"] == "found"
-    assert found["capacity_per_s"] == pytest.approx(500, rel=0.1)
-    assert f"capacity: {found['capacity_per_s']:g} messages/s ± 20 %" in stdout
+    margin = re.search(rf"capacity: {found['capacity_per_s']:g} messages/s ± (\S+) %", stdout)
+    assert margin is not None, stdout
+    assert 400 <= found["capacity_per_s"] <= 510
+    assert found["capacity_per_s"] * (1 + float(margin[1]) / 100) >= 495
     assert "bounded by: at " in stdout
     assert [step["phase"] for step in found["steps"]].count("confirmation") >= 3
     assert "<html" in (scripts.folder / "run" / "capacity.html").read_text()
+
+
+def test_the_search_says_why_it_cannot_begin(scripts: Scripts, topics: tuple[str, str]) -> None:
+    """What the check found is shown before the error that points to it."""
+    code, _, stderr = run(scripts, ("no-such-topic", topics[1]), "--find-capacity")
+    assert code == 3
+    assert "the topic no-such-topic does not exist" in stderr
 
 
 def end(process: subprocess.Popen[str], script: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Callable, Iterator
 from statistics import linear_regression
 
@@ -49,7 +50,11 @@ def report(
 ) -> Report:
     """The report of a step at this rate."""
     sending = producer(len(samples))
-    figures = {"send_rate_per_s": rate_per_s, "target_rate_per_s": rate_per_s, **sent}
+    took_s = len(samples) / rate_per_s
+    figures = {
+        "send_rate_per_s": rate_per_s, "target_rate_per_s": rate_per_s, "elapsed_s": took_s, "send_elapsed_s": took_s,
+        **sent,
+    }  # fmt: skip
     sending = msgspec.structs.replace(sending, summary=msgspec.structs.replace(sending.summary, **figures))
     declared = [parse(text) for text in limits]
     return report_of([sending, consumer(samples)], sources=[], limits=declared, expect_ratio=ratio)
@@ -100,8 +105,9 @@ def test_a_stalling_pipeline_sustains_what_its_mean_allows() -> None:
         lambda plan, number: held(plan, service_ms=20, stall=(1, 10), seconds=90 * plan.times, seed=number),
         first_per_s=20,
     )
-    _, per_s, _, _ = capacity.found(steps, resolution=0.05, complete=True)
+    _, per_s, line, _ = capacity.found(steps, resolution=0.05, complete=True)
     assert per_s == pytest.approx(45, rel=0.1)
+    assert line == f"capacity: {per_s:g} messages/s ± 5 %"
     sustained = [step for step in steps if step.outcome == SUSTAINED]
     assert all(step.p99_ms is not None and step.p99_ms >= 850 for step in sustained)
 
@@ -267,6 +273,9 @@ def test_what_makes_a_step_not_sustained() -> None:
     assert told(messages=2_010) == (NOT_SUSTAINED, "10 messages were not acknowledged")
     assert told(limits=("p50 > 1ms",)) == (NOT_SUSTAINED, "p50 > 1ms: p50 is 5 ms: exceeded")
     assert told(send_rate_per_s=98.0)[0] == told(not_sent=1)[0] == GENERATOR
+    assert told(elapsed_s=30.0)[0] == GENERATOR  # they waited in the client's queue, so the load was another
+    assert "it sent 100 messages/s, and Kafka took 66." in told(elapsed_s=30.0)[1]
+    assert told(elapsed_s=20.1)[0] == SUSTAINED
     assert "it sent 98 messages/s, 99 % acknowledged within " in told(send_rate_per_s=98.0)[1]
 
 
@@ -278,15 +287,17 @@ def test_a_step_in_which_nothing_was_measured_is_not_sustained() -> None:
 
 
 def test_a_single_stall_is_no_growth() -> None:
-    """One second in which nothing was done leaves a slope behind, at a rate that is sustained: it is held again."""
-    samples = list(pipeline(185, service_ms=5, stall=(1, 10), seconds=20))
-    stalled = [sample for sample in samples if sample[0] < 16_000]  # the stall at 10 s, and 5 s after it
-    step = judged(
-        report(stalled, rate_per_s=185, messages=len(stalled), acknowledged=len(stalled)), Plan(185, "growth")
-    )
-    assert step.growth_low is not None and step.growth_low > capacity.MOST_GROWTH
-    assert step.outcome == UNDECIDED
-    assert "in jumps, which a longer step tells from growth" in step.reason
+    """One second in which nothing was done leaves a slope behind, at a rate that is sustained: it is held again.
+
+    Hardly ever is the slope taken for growth, wherever the stall was: and then the rate is held again, too.
+    """
+    outcomes = []
+    for second in range(2, 24):
+        samples = list(pipeline(185, service_ms=5, stall=(1, second), seconds=2 * second))
+        stalled = [sample for sample in samples if sample[0] - sample[1] < 24_000 and sample[0] < 2_000 * second]
+        outcomes.append(judged(report(stalled, rate_per_s=185), Plan(185, "growth")).outcome)
+    assert outcomes.count(NOT_SUSTAINED) <= 2
+    assert outcomes.count(UNDECIDED) >= 15
 
 
 def test_a_random_filter_is_sustained() -> None:
@@ -309,7 +320,7 @@ def test_producers_side_by_side_are_judged_by_their_own_rates() -> None:
         for at in (0, 2)
     ]  # fmt: skip
     sent = capacity.sent_by(halves)
-    assert sent == (100.0, 2.0)
+    assert sent[:2] == (100.0, 2.0)
     found = report(list(pipeline(100, service_ms=5)), rate_per_s=100)
     assert len(backlog_while_sending(found)) - len(backlog_while_sending(found, skew_s=sent.skew_s)) == 2
 
@@ -329,6 +340,35 @@ def test_only_time_in_which_messages_were_sent_counts() -> None:
     assert rows[-1].start_ms + 1_000 <= START_MS + 1_000 * STEP_S
     growth = growth_of(rows)
     assert growth is not None and growth.per_s == pytest.approx(100, rel=0.03)
+
+
+def test_results_that_are_not_measured_do_not_dilute_the_growth() -> None:
+    """Where one result in ten has a stamp, the backlog of these is judged by a tenth of the rate."""
+    samples = list(pipeline(100, service_ms=10.5))  # grows by 4.8 % of the rate
+    tenth = [sample for number, sample in enumerate(samples) if number % 10 == 0]
+    found = report(tenth, rate_per_s=100, messages=2_000, acknowledged=2_000, elapsed_s=20.0)
+    read = found.consumer
+    assert read is not None
+    unstamped = {**read.summary.not_measured, "no_timestamp_start": 1_800}
+    summary = msgspec.structs.replace(read.summary, messages_read=2_007, not_measured=unstamped)
+    whole = msgspec.structs.replace(found, consumer=msgspec.structs.replace(read, summary=summary), missing=0)
+    step = judged(whole, Plan(100, "growth"))
+    assert step.growth == pytest.approx(1 - 1 / 1.05, abs=0.01)
+    assert step.outcome == NOT_SUSTAINED
+
+
+def test_doubts_about_the_stamps_are_in_the_line() -> None:
+    """A capacity from results with CreateTime stamps says so: their deltas may mean little."""
+    steps = search(
+        lambda plan, _: msgspec.structs.replace(
+            outcome(plan, SUSTAINED if plan.rate_per_s <= 500 else NOT_SUSTAINED), doubt="uncertain: CreateTime"
+        )
+    )
+    line = capacity.found(steps, resolution=0.05, complete=True)[2]
+    assert re.fullmatch(r"capacity: \d+ messages/s ± 5 %; uncertain: CreateTime", line)
+    plain = [msgspec.structs.replace(step, doubt="") for step in steps]
+    assert ";" not in capacity.found(plain, resolution=0.001, complete=True)[2]
+    assert "± 1 %" in capacity.found(plain, resolution=0.001, complete=True)[2]  # what "sustained" itself leaves open
 
 
 def test_results_for_several_inputs_count_by_the_ratio() -> None:
@@ -356,19 +396,26 @@ def test_the_slope_is_the_least_squares_line(messages: list[float]) -> None:
     assert growth.low_per_s <= growth.per_s <= growth.high_per_s
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.5])
-def test_the_upper_bound_holds_in_95_percent(correlation: float) -> None:
-    """Of many backlogs with noise around a known slope, some 95 % have it below the bound, also when noise persists."""
+@pytest.mark.parametrize(
+    ("rows", "correlation", "least"),
+    [(60, 0.0, 0.94), (60, 0.5, 0.93), (60, 0.8, 0.90), (22, 0.0, 0.94), (22, 0.5, 0.92), (22, 0.8, 0.88),
+     (8, 0.0, 0.94), (8, 0.5, 0.88), (8, 0.8, 0.82)],
+)  # fmt: skip
+def test_the_upper_bound_holds_in_95_percent(rows: int, correlation: float, least: float) -> None:
+    """Of many backlogs with noise around a known slope, some 95 % have it below the bound; fewer where noise persists.
+
+    The shorter the hold and the longer the noise persists, the less of it can be known: docs/capacity.md.
+    """
     chance, below, total = random.Random(3), 0, 2_000
     for _ in range(total):
-        noise, messages = 0.0, []
-        for at in range(60):
+        noise, messages = chance.gauss(0, 5) / math.sqrt(1 - correlation**2), []
+        for at in range(rows):
             noise = correlation * noise + chance.gauss(0, 5)
             messages.append(2.0 * at + noise)
         growth = growth_of(rows_of(messages))
         assert growth is not None
         below += growth.high_per_s >= 2.0
-    assert 0.92 <= below / total <= 0.98
+    assert least <= below / total <= 0.98
 
 
 @pytest.mark.parametrize(("freedom", "expected"), [(3, 2.353), (5, 2.015), (10, 1.812), (30, 1.697), (1_000, 1.646)])

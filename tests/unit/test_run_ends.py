@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +15,7 @@ import PerfRun
 from perf.capacity import NOT_SUSTAINED, SUSTAINED, Step
 from perf.children import Child
 from perf.result import Result
-from perf.settings import Settings
+from perf.settings import Settings, SettingsError
 
 
 @pytest.mark.parametrize(
@@ -76,14 +77,20 @@ def test_the_messages_are_shared_out_exactly() -> None:
 def test_what_an_earlier_test_left_is_removed(tmp_path: Path) -> None:
     """Results and reports of another test would be taken for this one's; a user's own files stay."""
     folder = tmp_path / "run"
-    PerfRun._make_empty(folder)
-    (folder / "step-01-100").mkdir()
+    os.close(PerfRun._make_empty(folder))
+    for name in ("step-01-100", "step-01-setup", "report.d"):
+        (folder / name).mkdir()
     (folder / "steps-of-mine").mkdir()
     for name in ("producer-2.json", "consumer.json", "report.json", "report.html", "capacity.json", "mine.json",
-                 "step-01-100/consumer.json"):  # fmt: skip
+                 "producer-events.json", "report.docx", "step-01-100/consumer.txt"):  # fmt: skip
         (folder / name).write_text("{}")
-    PerfRun._make_empty(folder)
-    assert {path.name for path in folder.iterdir()} == {"mine.json", "steps-of-mine"}
+    lock = PerfRun._make_empty(folder)
+    mine = {"mine.json", "producer-events.json", "report.docx", "report.d", "step-01-setup", "steps-of-mine"}
+    assert {path.name for path in folder.iterdir()} == mine
+    with pytest.raises(SettingsError, match="another test is writing to the folder"):
+        PerfRun._make_empty(folder)
+    os.close(lock)
+    os.close(PerfRun._make_empty(folder))
 
 
 def test_a_dead_pipeline_is_not_a_slow_one() -> None:
