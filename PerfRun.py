@@ -90,7 +90,7 @@ def main() -> int:
 
         report = test.measure()
         outcome = report.exit_code
-        written = _finish(test, report, [*report_lines(report), "", report.verdict], html.page(report))
+        written = _finish(test, report, report_lines(report), html.page(report))
     return process.exit_code(stop, outcome, written=written and not test.output.lost)
 
 

@@ -94,7 +94,7 @@ def verdict_sentences(summary: ConsumerSummary | ProducerSummary, outcomes: Sequ
 
 
 def report_lines(report: Report) -> Iterator[str]:
-    """The merged summaries of a run, what became of marked messages, and the limits."""
+    """The merged summaries of a run, what became of marked messages, the limits, and the verdict."""
     for name, count, whole in (
         ("producer", report.producers, report.producer),
         ("consumer", report.consumers, report.consumer),
@@ -105,6 +105,7 @@ def report_lines(report: Report) -> Iterator[str]:
     if report.ledger is not None:
         yield from summary_lines("Ledger: messages marked by producers, found by consumers", report.ledger)
     yield from limit_lines(report.limits)
+    yield from ("", report.verdict)
 
 
 def capacity_lines(capacity: Capacity) -> Iterator[str]:

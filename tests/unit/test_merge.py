@@ -543,4 +543,6 @@ def test_a_report_needs_results_and_no_brokers(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("FAIL_IF=p99 > 1ms; max > 1s\n")
     done = run_report(tmp_path, [consumer([5])])
     assert done.returncode == 6
-    assert done.stdout.endswith("Limits\n  p99 > 1ms: p99 is 5 ms: exceeded\n  max > 1s: max is 5 ms: holds\n")
+    limits, _, verdict = done.stdout.partition("Limits\n")[2].rstrip("\n").partition("\n\n")
+    assert limits == "  p99 > 1ms: p99 is 5 ms: exceeded\n  max > 1s: max is 5 ms: holds"
+    assert verdict.startswith("1 of 2 limits exceeded (p99 > 1ms: p99 is 5 ms); half of 1 results came within 5 ms")
