@@ -67,7 +67,7 @@ public final class ClientsOperator {
         String output = arguments.get(arguments.indexOf("--output") + 1);
         boolean exactlyOnce = arguments.contains("--exactly-once");
         KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(consumerProperties(output + "-java-clients"));
-        Runtime.getRuntime().addShutdownHook(new Thread(consumer::wakeup));
+        endInOrder(consumer);
         try (consumer; Producer<byte[], byte[]> producer = producer(output, exactlyOnce)) {
             consumer.subscribe(List.of(input), new SayReady(input + " -> " + output));
             while (true) {
@@ -79,6 +79,19 @@ public final class ClientsOperator {
         } catch (WakeupException stopped) {
             System.out.println("operator stopped");
         }
+    }
+
+    /** Lets SIGTERM end this thread's loop, and waits until both clients are closed: Java halts after its hooks. */
+    private static void endInOrder(KafkaConsumer<?, ?> consumer) {
+        Thread main = Thread.currentThread();
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+            consumer.wakeup();
+            try {
+                main.join();
+            } catch (InterruptedException interrupted) {
+                Thread.currentThread().interrupt();
+            }
+        }));
     }
 
     /** Says once per assignment that records are read from now on. */
