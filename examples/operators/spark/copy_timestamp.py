@@ -49,8 +49,12 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # without spark-submit nobody else needs to reach it
-    quiet = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
-    spark = SparkSession.builder.appName(arguments.output).config(map=quiet).getOrCreate()
+    options = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.mapKeyDedupPolicy": "LAST_WIN",  # a timestamp_start of the input's own is overwritten, and no error
+    }
+    spark = SparkSession.builder.appName(arguments.output).config(map=options).getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     source = spark.readStream.format("kafka").option("kafka.bootstrap.servers", os.environ["KAFKA_BROKERS"])
     messages = source.option("subscribe", arguments.input).option("startingOffsets", "earliest").load()
