@@ -31,7 +31,8 @@ CREATE TABLE input (
   direction STRING, lane INT, seals ARRAY<STRING>, truck ROW<driver STRING, grossKg INT, genset BOOLEAN>,
   operation STRING, vessel ROW<name STRING, draught DOUBLE>, slot ARRAY<INT>, plugged BOOLEAN, delayHours DOUBLE,
   alarm ROW<code STRING, text STRING, severity INT, active BOOLEAN>, acknowledgedBy STRING,
-  timestamp_start TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL
+  timestamp_start TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
+  headers MAP<STRING, BYTES> METADATA
 ) WITH (
   'connector' = 'kafka',
   'properties.bootstrap.servers' = '{brokers}',
@@ -43,9 +44,9 @@ CREATE TABLE input (
   'value.format' = 'json', 'value.json.encode.ignore-null-fields' = 'true'
 )
 """
-# All as in the input, but here timestamp_start is a field like the others.
+# All as in the input, but here timestamp_start is a field like the others, and what is METADATA is said again.
 OUTPUT = """
-CREATE TABLE output (timestamp_start TIMESTAMP_LTZ(3)) WITH (
+CREATE TABLE output (timestamp_start TIMESTAMP_LTZ(3), headers MAP<STRING, BYTES> METADATA) WITH (
   'topic' = '{output}',
   'sink.delivery-guarantee' = '{guarantee}',
   'sink.transactional-id-prefix' = '{output}-flink-sql',

@@ -24,7 +24,7 @@ to_json(map_concat(
 
 def started(messages: DataFrame, output: str, checkpoints: str) -> StreamingQuery:
     """The running query, which writes each message's result to the topic `output`."""
-    sink = messages.select("key", expr(RESULT)).writeStream.format("kafka")
+    sink = messages.select("key", "headers", expr(RESULT)).writeStream.format("kafka")
     sink = sink.option("kafka.bootstrap.servers", os.environ["KAFKA_BROKERS"]).option("topic", output)
     return sink.option("checkpointLocation", checkpoints).start()
 
@@ -57,7 +57,8 @@ def main() -> None:
     spark = SparkSession.builder.appName(arguments.output).config(map=options).getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     source = spark.readStream.format("kafka").option("kafka.bootstrap.servers", os.environ["KAFKA_BROKERS"])
-    messages = source.option("subscribe", arguments.input).option("startingOffsets", "earliest").load()
+    source = source.option("startingOffsets", "earliest").option("includeHeaders", "true")
+    messages = source.option("subscribe", arguments.input).load()
     with tempfile.TemporaryDirectory() as temporary:
         query = started(messages, arguments.output, arguments.checkpoints or temporary)
         try:
