@@ -34,20 +34,26 @@ public final class ClientsOperator {
         return new ProducerRecord<>(output, null, record.key(), JSON.writeValueAsBytes(event), record.headers());
     }
 
+    /** What both clients need to reach the cluster: credentials would be added here. */
+    static Map<String, Object> connection() {
+        return new HashMap<>(Map.of("bootstrap.servers", System.getenv("KAFKA_BROKERS")));
+    }
+
     static Map<String, Object> consumerProperties(String group) {
-        return Map.of(
-                "bootstrap.servers", System.getenv("KAFKA_BROKERS"),
+        Map<String, Object> properties = connection();
+        properties.putAll(Map.of(
                 "group.id", group,
                 "auto.offset.reset", "earliest",
                 "enable.auto.commit", false,
                 "isolation.level", "read_committed",
                 "key.deserializer", ByteArrayDeserializer.class,
-                "value.deserializer", ByteArrayDeserializer.class);
+                "value.deserializer", ByteArrayDeserializer.class));
+        return properties;
     }
 
     static KafkaProducer<byte[], byte[]> producer(String output, boolean exactlyOnce) {
-        Map<String, Object> properties = new HashMap<>(Map.of(
-                "bootstrap.servers", System.getenv("KAFKA_BROKERS"),
+        Map<String, Object> properties = connection();
+        properties.putAll(Map.of(
                 "key.serializer", ByteArraySerializer.class,
                 "value.serializer", ByteArraySerializer.class));
         if (exactlyOnce) {
