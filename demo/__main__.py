@@ -1,8 +1,8 @@
 """The whole measurement, shown on this machine: `make demo`, or `python -m demo`; with `capacity` the capacity search.
 
 Environment: SIZE, RATE and DELAY_MS (SERVICE_TIME_MS for the search); OPERATOR=NAME runs an engine of
-examples/operators instead of the stand-in; with KAFKA_BROKERS (and its credentials) that Kafka is used instead of an
-embedded broker. All output of the processes goes to the folder demo-output.
+examples/operators instead of the stand-in; with KAFKA_BROKERS (and its credentials, which no engine here knows) that
+Kafka is used instead of an embedded broker. All output of the processes goes to the folder demo-output.
 """
 
 from __future__ import annotations
@@ -143,6 +143,7 @@ def main() -> int:
         delay_ms = checked("DELAY_MS", os.environ.get("DELAY_MS") or "5", _delay)
         service_time_ms = checked("SERVICE_TIME_MS", os.environ.get("SERVICE_TIME_MS") or "1", _delay)
         if engine := os.environ.get("OPERATOR"):
+            _refuse_credentials(engine)
             _say(f"Making ready examples/operators/{engine} (the first time its libraries are downloaded).")
             prepare(engine)
         with _cluster() as environment, _topics(environment) as topics:
@@ -159,6 +160,19 @@ def main() -> int:
     print(f"\nAll of it is in {_shown(OUTPUT)}: the scripts' whole output (*.txt) and their results (*.json).")
     print("\n".join(_search_ending() if sys.argv[1:] == ["capacity"] else _ending(rate_per_s)))
     return 0
+
+
+def _refuse_credentials(engine: str) -> None:
+    """The examples know none, and would wait in vain. Raises SettingsError, or ConfigError for credentials in error."""
+    given = merged_environment(os.environ, ROOT / ".env")
+    if not (brokers := given.get("KAFKA_BROKERS")):
+        return
+    protocol = client_config(given, brokers=brokers).properties["security.protocol"]
+    if protocol.upper() != "PLAINTEXT":
+        raise SettingsError(
+            f"OPERATOR={engine} cannot be used with the Kafka of KAFKA_BROKERS: the examples know no credentials "
+            f"and certificates, which security.protocol={protocol} needs (see examples/operators/README.md)"
+        )
 
 
 def _measure(

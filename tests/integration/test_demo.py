@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -77,3 +78,17 @@ def test_a_failed_step_is_said(scripts: Scripts) -> None:
     assert done.returncode == 2
     assert "SIZE: many is not allowed" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_example_is_refused_a_secured_kafka(tmp_path: Path) -> None:
+    """OPERATOR with credentials ends the demo with one sentence before anything is built, downloaded or reached."""
+    environment = Scripts("broker.invalid:9093", tmp_path).environment
+    environment |= {"OPERATOR": "kafka-streams", "KAFKA_APIKEY": "not-shown"}
+    done = subprocess.run(
+        [sys.executable, "-m", "demo"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "the examples know no credentials" in done.stderr
+    assert "security.protocol=SASL_SSL" in done.stderr
+    assert "not-shown" not in done.stdout + done.stderr
+    assert "==>" not in done.stdout

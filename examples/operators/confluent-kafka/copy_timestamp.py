@@ -8,8 +8,9 @@ import json
 import os
 import signal
 import sys
+import threading
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 
 def result(message: Message) -> bytes:
@@ -34,38 +35,55 @@ def main() -> None:
     connection = {"bootstrap.servers": os.environ["KAFKA_BROKERS"]}
     name = f"{arguments.output}-confluent-kafka"
     consumer = Consumer(connection | {"group.id": name, "auto.offset.reset": "earliest", "enable.auto.commit": False})
-    producer = Producer(connection | ({"transactional.id": name} if arguments.exactly_once else {"linger.ms": 0}))
+    producer = Producer(connection | ({"transactional.id": name} if arguments.exactly_once else {}))
     if arguments.exactly_once:
         producer.init_transactions()
     ready = f"operator ready: {arguments.input} -> {arguments.output}"
-    consumer.subscribe([arguments.input], on_assign=lambda *_: print(ready, flush=True))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    revoked: set[tuple[str, int]] = set()
+    consumer.subscribe(
+        [arguments.input],
+        on_assign=lambda *_: print(ready, flush=True),
+        on_revoke=lambda _, partitions: revoked.update((one.topic, one.partition) for one in partitions),
+    )
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
     try:
-        while True:
-            copy(consumer, producer, arguments.output, exactly_once=arguments.exactly_once)
+        while not stopped.is_set():
+            if messages := read(consumer, revoked):
+                write(messages, consumer, producer, arguments.output, exactly_once=arguments.exactly_once)
     finally:
         consumer.close()
 
 
-def copy(consumer: Consumer, producer: Producer, output: str, *, exactly_once: bool) -> None:
-    """Read what is there, write the results, and commit both together, or the results first."""
+def read(consumer: Consumer, revoked: set[tuple[str, int]]) -> list[Message]:
+    """What is there; waits up to a second for the first message."""
     first = consumer.poll(1.0)
     if first is None:
-        return
-    messages = [first, *consumer.consume(1000, 0)]
+        return []
+    revoked.clear()
+    messages = consumer.consume(1000, 0)
+    # A partition that is revoked within consume() has none of its messages there, and whoever gets it reads them again:
+    # the first one too.
+    return messages if (first.topic(), first.partition()) in revoked else [first, *messages]
+
+
+def write(messages: list[Message], consumer: Consumer, producer: Producer, output: str, *, exactly_once: bool) -> None:
+    """Write the results, and commit them together with their inputs' offsets, or before these."""
     if exactly_once:
         producer.begin_transaction()
     for message in messages:
         if message.error():
             sys.exit(f"error: {message.error()}")
         producer.produce(output, result(message), message.key(), headers=message.headers() or [], on_delivery=failed)
+    following = {(one.topic(), one.partition()): one.offset() + 1 for one in messages}  # of each partition its last
+    offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in following.items()]
     if exactly_once:
-        positions = consumer.position(consumer.assignment())
-        producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata())
+        producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata())
         producer.commit_transaction()
     else:
         producer.flush()
-        consumer.commit(asynchronous=False)
+        consumer.commit(offsets=offsets, asynchronous=False)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ CREATE TABLE input (
   direction STRING, lane INT, seals ARRAY<STRING>, truck ROW<driver STRING, grossKg INT, genset BOOLEAN>,
   operation STRING, vessel ROW<name STRING, draught DOUBLE>, slot ARRAY<INT>, plugged BOOLEAN, delayHours DOUBLE,
   alarm ROW<code STRING, text STRING, severity INT, active BOOLEAN>, acknowledgedBy STRING,
-  timestamp_start TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL
+  timestamp_start TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
+  headers MAP<STRING, BYTES> METADATA
 ) WITH (
   'connector' = 'kafka',
   'properties.bootstrap.servers' = '{brokers}',
@@ -43,9 +44,9 @@ CREATE TABLE input (
   'value.format' = 'json', 'value.json.encode.ignore-null-fields' = 'true'
 )
 """
-# All as in the input, but here timestamp_start is a field like the others.
+# All as in the input, but here timestamp_start is a field like the others, and what is METADATA is said again.
 OUTPUT = """
-CREATE TABLE output (timestamp_start TIMESTAMP_LTZ(3)) WITH (
+CREATE TABLE output (timestamp_start TIMESTAMP_LTZ(3), headers MAP<STRING, BYTES> METADATA) WITH (
   'topic' = '{output}',
   'sink.delivery-guarantee' = '{guarantee}',
   'sink.transactional-id-prefix' = '{output}-flink-sql',
@@ -56,17 +57,26 @@ CREATE TABLE output (timestamp_start TIMESTAMP_LTZ(3)) WITH (
 RESULTS = "INSERT INTO output SELECT * FROM input"
 
 
-def started(arguments: argparse.Namespace, folder: str) -> JobClient:
-    """The running job: Flink in a JVM of this process's own."""
+def completed(checkpoints: Path) -> set[Path]:
+    """The metadata of the completed checkpoints, of this start and of those before; Flink writes it last."""
+    return set(checkpoints.glob("*/chk-*/_metadata"))
+
+
+def started(arguments: argparse.Namespace, temporary: str, checkpoints: Path, before: set[Path]) -> JobClient:
+    """The running job, from the newest checkpoint of those before: Flink in a JVM of this process's own."""
     options = {
         "execution.checkpointing.interval": "1 s",  # offsets are committed at checkpoints
-        "execution.checkpointing.dir": Path(folder).as_uri(),
+        "execution.checkpointing.dir": checkpoints.as_uri(),
+        "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         "restart-strategy.type": "disable",  # an error ends the job
-        "io.tmp.dirs": folder,
-        "web.tmpdir": folder,
+        "io.tmp.dirs": temporary,
+        "web.tmpdir": temporary,
         "rest.bind-address": "localhost",  # nobody else needs to reach it, and whoever does may run code
         "jobmanager.bind-host": "localhost",
     }
+    if before:
+        newest = max(before, key=lambda path: path.stat().st_mtime_ns)
+        options["execution.state-recovery.path"] = newest.parent.as_uri()
     configuration = Configuration()
     for name, value in options.items():
         configuration.set_string(name, value)
@@ -84,13 +94,13 @@ def started(arguments: argparse.Namespace, folder: str) -> JobClient:
     return tables.execute_sql(RESULTS).get_job_client()
 
 
-def wait(job: JobClient, folder: str, stopped: threading.Event) -> None:
+def wait(job: JobClient, checkpoints: Path, before: set[Path], stopped: threading.Event) -> None:
     """Say once that the job reads; returns when stopped. Raises Py4JJavaError when the job fails."""
     ready, end = False, job.get_job_execution_result()
     while not stopped.wait(0.2):
         if end.done():
             end.result()
-        if not ready and any(Path(folder).glob("*/chk-*/_metadata")):  # the first one needs all tasks running
+        if not ready and completed(checkpoints) - before:  # the first one needs all tasks running
             print("operator ready", flush=True)
             ready = True
     job.cancel().result()
@@ -99,25 +109,31 @@ def wait(job: JobClient, folder: str, stopped: threading.Event) -> None:
 
 
 def end_java() -> None:
-    """End the JVM, which would go on for a moment, with files in the folder."""
+    """End the JVM, which would go on for a moment, with files in the temporary folder."""
     logging.disable()  # py4j would report that nobody answers any more
     with contextlib.suppress(Py4JError):
         get_gateway().jvm.System.exit(0)
 
 
 def main() -> None:
-    """Run until stopped: --input TOPIC --output TOPIC [--exactly-once], with KAFKA_BROKERS in the environment."""
+    """Run until stopped, with KAFKA_BROKERS in the environment.
+
+    --input TOPIC --output TOPIC [--exactly-once] [--checkpoints FOLDER]
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--input", required=True)
     parser.add_argument("--output", required=True)
     parser.add_argument("--exactly-once", action="store_true")
+    parser.add_argument("--checkpoints", help="keeps the place for the next start (default: a temporary folder)")
     arguments = parser.parse_args()
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        checkpoints = Path(arguments.checkpoints or temporary).resolve()
+        before = completed(checkpoints)
         try:
-            wait(started(arguments, folder), folder, stopped)
+            wait(started(arguments, temporary, checkpoints, before), checkpoints, before, stopped)
         except Py4JJavaError as error:
             sys.exit("\n".join(line for line in str(error).splitlines() if not line.startswith("\t")))
         finally:

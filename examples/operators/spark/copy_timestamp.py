@@ -24,7 +24,7 @@ to_json(map_concat(
 
 def started(messages: DataFrame, output: str, checkpoints: str) -> StreamingQuery:
     """The running query, which writes each message's result to the topic `output`."""
-    sink = messages.select("key", expr(RESULT)).writeStream.format("kafka")
+    sink = messages.select("key", "headers", expr(RESULT)).writeStream.format("kafka")
     sink = sink.option("kafka.bootstrap.servers", os.environ["KAFKA_BROKERS"]).option("topic", output)
     return sink.option("checkpointLocation", checkpoints).start()
 
@@ -49,11 +49,16 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # without spark-submit nobody else needs to reach it
-    quiet = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
-    spark = SparkSession.builder.appName(arguments.output).config(map=quiet).getOrCreate()
+    options = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.mapKeyDedupPolicy": "LAST_WIN",  # a timestamp_start of the input's own is overwritten, and no error
+    }
+    spark = SparkSession.builder.appName(arguments.output).config(map=options).getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     source = spark.readStream.format("kafka").option("kafka.bootstrap.servers", os.environ["KAFKA_BROKERS"])
-    messages = source.option("subscribe", arguments.input).option("startingOffsets", "earliest").load()
+    source = source.option("startingOffsets", "earliest").option("includeHeaders", "true")
+    messages = source.option("subscribe", arguments.input).load()
     with tempfile.TemporaryDirectory() as temporary:
         query = started(messages, arguments.output, arguments.checkpoints or temporary)
         try:

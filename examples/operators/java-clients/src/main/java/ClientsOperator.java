@@ -34,20 +34,26 @@ public final class ClientsOperator {
         return new ProducerRecord<>(output, null, record.key(), JSON.writeValueAsBytes(event), record.headers());
     }
 
+    /** What both clients need to reach the cluster: credentials would be added here. */
+    static Map<String, Object> connection() {
+        return new HashMap<>(Map.of("bootstrap.servers", System.getenv("KAFKA_BROKERS")));
+    }
+
     static Map<String, Object> consumerProperties(String group) {
-        return Map.of(
-                "bootstrap.servers", System.getenv("KAFKA_BROKERS"),
+        Map<String, Object> properties = connection();
+        properties.putAll(Map.of(
                 "group.id", group,
                 "auto.offset.reset", "earliest",
                 "enable.auto.commit", false,
                 "isolation.level", "read_committed",
                 "key.deserializer", ByteArrayDeserializer.class,
-                "value.deserializer", ByteArrayDeserializer.class);
+                "value.deserializer", ByteArrayDeserializer.class));
+        return properties;
     }
 
     static KafkaProducer<byte[], byte[]> producer(String output, boolean exactlyOnce) {
-        Map<String, Object> properties = new HashMap<>(Map.of(
-                "bootstrap.servers", System.getenv("KAFKA_BROKERS"),
+        Map<String, Object> properties = connection();
+        properties.putAll(Map.of(
                 "key.serializer", ByteArraySerializer.class,
                 "value.serializer", ByteArraySerializer.class));
         if (exactlyOnce) {
@@ -67,7 +73,7 @@ public final class ClientsOperator {
         String output = arguments.get(arguments.indexOf("--output") + 1);
         boolean exactlyOnce = arguments.contains("--exactly-once");
         KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(consumerProperties(output + "-java-clients"));
-        Runtime.getRuntime().addShutdownHook(new Thread(consumer::wakeup));
+        endInOrder(consumer);
         try (consumer; Producer<byte[], byte[]> producer = producer(output, exactlyOnce)) {
             consumer.subscribe(List.of(input), new SayReady(input + " -> " + output));
             while (true) {
@@ -79,6 +85,19 @@ public final class ClientsOperator {
         } catch (WakeupException stopped) {
             System.out.println("operator stopped");
         }
+    }
+
+    /** Lets SIGTERM end this thread's loop, and waits until both clients are closed: Java halts after its hooks. */
+    private static void endInOrder(KafkaConsumer<?, ?> consumer) {
+        Thread main = Thread.currentThread();
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+            consumer.wakeup();
+            try {
+                main.join();
+            } catch (InterruptedException interrupted) {
+                Thread.currentThread().interrupt();
+            }
+        }));
     }
 
     /** Says once per assignment that records are read from now on. */
