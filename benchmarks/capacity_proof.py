@@ -136,7 +136,7 @@ def _right(found: Sequence[Search], service_time_ms: float) -> int:
 
 
 def _table(found: Sequence[Search], *, step: str, at_once: int) -> Iterator[str]:
-    yield f"Measured on {time.strftime('%Y-%m-%d')} ({machine()}); steps of {step}, {at_once} searches at a time.\n"
+    yield f"Measured on {machine().rstrip('.')}; steps of {step}, {at_once} searches at a time.\n"
     yield "| service time | true capacity | searches | within 10 % | found, messages/s | steps | duration |"
     yield "|---|---|---|---|---|---|---|"
     for service_time_ms in SERVICE_TIMES_MS:
