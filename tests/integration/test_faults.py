@@ -342,7 +342,9 @@ def test_row_19_result_on_a_full_disk(scripts: Scripts, cluster: Cluster, full_d
     assert [path.name for path in full_disk.iterdir()] == ["filler"]
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists() or os.getuid(), reason="needs /proc, and root: others are refused")
+@pytest.mark.skipif(
+    not Path("/proc/self").exists() or os.getuid() != 0, reason="needs /proc, and root: others are refused"
+)
 def test_row_19_result_where_nothing_can_be_written(scripts: Scripts, cluster: Cluster) -> None:
     """A result file in a read-only place is told after the report; exit code 1."""
     done = scripts.run("ProducerPerformance.py", "--topic", cluster.create_topic(), "--result", "/proc/p.json")
