@@ -145,11 +145,16 @@ def _tell_of_old(consumer: Consumer, options: Settings, now_ms: float) -> None:
     """An earlier test's results would be averaged with this one's, and nobody would see it."""
     if options.start != "earliest" or options.group is not None:
         return
-    old = consumer.older_than(now_ms - 1_000 * _OLD_S)
+    from kafka.errors import Fault
+
+    try:
+        old = consumer.older_than(now_ms - 1_000 * _OLD_S)
+    except Fault:  # what is wrong shows when it reads
+        return
     if old:
         process.log.warning(
-            "%d messages of topic %s are over a minute old: an earlier test's are measured together with this one's; "
-            "--from latest, or --from with a time, leaves them out",
+            "%d messages of topic %s are over a minute old: if they are an earlier test's, they are measured together "
+            "with this one's; --from with a time, or latest, leaves them out",
             old,
             options.topic,
         )
@@ -213,6 +218,7 @@ class _RunOfMany:
         self._member, self._shares, self._options = member, shares, options
         self._next_save_s = self._next_look_s = 0.0
         self._begun = False
+        self._complete_s: float | None = None  # since when all results that were expected are read
         self._told: dict[int, int] = {}
 
     def is_over(self, *, joined: bool, elapsed_s: float, idle_s: float) -> bool:
@@ -237,7 +243,7 @@ class _RunOfMany:
         settled = member.producers_done(options.wait_for.get("producer", 1))
         member.heartbeat(read=shares.progress, at_once=settled and shares.progress != self._told)
         self._told = shares.progress
-        return settled and self._drained(idle_s)
+        return settled and self._drained(elapsed_s, idle_s)
 
     def _say_ready(self) -> None:
         from kafka.errors import Fault
@@ -247,16 +253,18 @@ class _RunOfMany:
         except Fault as fault:  # tried again at the next look
             process.log.warning("%s", fault)
 
-    def _drained(self, idle_s: float) -> bool:
+    def _drained(self, elapsed_s: float, idle_s: float) -> bool:
         """Whether nothing is to come any more; what is doubled must not take the place of what is late."""
         from perf.run import linger_s
 
         run, options = self._member.run, self._options
         ratio, acknowledged = options.expect_ratio, run.acknowledged
-        if ratio and acknowledged is not None and run.read >= ratio * acknowledged and idle_s >= linger_s(ratio):
-            process.log.info("all %d results of the run are read: stopping", run.read)
-            return True
         patience_s = options.idle_timeout_s or _RUN_IDLE_S
+        if ratio and acknowledged is not None and run.read >= ratio * acknowledged:
+            self._complete_s = elapsed_s if self._complete_s is None else self._complete_s
+            if idle_s >= linger_s(ratio) or elapsed_s - self._complete_s >= patience_s:  # others may write there, too
+                process.log.info("all %d results of the run are read: stopping", run.read)
+                return True
         if idle_s >= patience_s:
             process.log.info("all producers are done, and no message for %g s: stopping", patience_s)
             return True

@@ -242,7 +242,13 @@ def _stop(process: psutil.Process) -> None:
     if _is_alive(process):
         children = process.children(recursive=True)
         process.terminate()
-        psutil.wait_procs([process, *children], _STOP_TIMEOUT_S)
+        _, alive = psutil.wait_procs([process, *children], _STOP_TIMEOUT_S)
+        for one in alive:
+            one.kill()
+        if alive:
+            raise BenchmarkError(
+                f"the operator did not end within {_STOP_TIMEOUT_S:g} s, beside the next one's figures"
+            )
 
 
 def _memory_mib(process: psutil.Process) -> float:

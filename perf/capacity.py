@@ -25,6 +25,7 @@ CONFIRMATIONS = 3
 _MOST_RECHECKS = 3
 _FACTOR = 2.0
 _LEAST_REACHED = 0.99  # of the rate: below it the producer was too slow
+_HICCUP_S = 0.5  # of the last answer: by so little it may be late in any case
 _LEAST_ROWS = 5
 MOST_STEPS = 100  # of a search
 _LEAST_PER_S, _MOST_PER_S = 0.1, 1e8
@@ -154,11 +155,12 @@ def sent_by(producers: Sequence[ProducerResult]) -> Sent:
 
 
 def _answered_per_s(summary: ProducerSummary) -> float:
-    """Messages by the time until the last answer, less what an answer takes anyway.
+    """Messages by the time until the last answer, less what an answer takes at least, and a hiccup at the end.
 
     What the client cannot get rid of waits in its queue, and is sent late: a load that the pipeline never had.
     """
-    spent_s = summary.elapsed_s - (summary.ack_ms.p50 or 0.0) / 1_000
+    late_s = summary.elapsed_s - summary.send_elapsed_s - (summary.ack_ms.min or 0.0) / 1_000
+    spent_s = summary.send_elapsed_s + (late_s if late_s > _HICCUP_S else 0.0)
     return summary.messages / spent_s if spent_s > 0 else math.inf
 
 
@@ -289,14 +291,14 @@ def found(steps: Sequence[Step], *, resolution: float, complete: bool) -> tuple[
         return "incomplete", low, f"capacity: not found, as the search did not end; {known}", bounded_by
     if low is None:
         return "none", None, "capacity: none: no rate was sustained", bounded_by
+    doubt = next((f"; {one.doubt}" for one in steps if one.rate_per_s == low and one.doubt), "")
     surely_not = [one.rate_per_s for one in steps if one.rate_per_s > low and _surely_fails(steps, one.rate_per_s)]
     if not surely_not:
         why = _why_no_bound(failed[-1].outcome if failed else "", high)
-        return "at_least", low, f"capacity: at least {low:g} messages/s; {why}", bounded_by
+        return "at_least", low, f"capacity: at least {low:g} messages/s; {why}{doubt}", bounded_by
     margin = max(resolution, MOST_GROWTH)  # so much may a sustained rate be above what the pipeline carries
     if min(surely_not) != high:
         margin = max(margin, min(surely_not) / low - 1)
-    doubt = next((f"; {one.doubt}" for one in steps if one.rate_per_s == low and one.doubt), "")
     return "found", low, f"capacity: {low:g} messages/s ± {100 * margin:.3g} %{doubt}", bounded_by
 
 

@@ -20,7 +20,7 @@ MOST_BYTES = 900_000
 HEARTBEAT_S, SILENT_S, ABANDONED_S = 5.0, 45.0, 900.0
 PRODUCER, CONSUMER = "producer", "consumer"
 STARTED, READY, DONE = "started", "ready", "done"
-_AGAIN = int(ExitCode.CONNECTION)  # of a process that did nothing, and is started again
+_AGAIN = int(ExitCode.CONNECTION)  # of a process that its Job starts again
 
 
 class RunError(Exception):
@@ -158,10 +158,12 @@ class Run:
         """Results that the consumers read and saved, each once."""
         return sum(self._read.values())
 
-    def missing(self, wanted: Mapping[str, int]) -> dict[str, int]:
-        """How many processes of each role are not ready yet; empty when all are."""
+    def missing(self, wanted: Mapping[str, int], *, at_the_end: bool = False) -> dict[str, int]:
+        """How many processes of each role are not ready yet, or `at_the_end` never were; empty when all are."""
         ready = {
-            role: sum(one.latest.state in (READY, DONE) and not one.gave_up for one in self.members(role))
+            role: sum(
+                one.latest.state in (READY, DONE) and (at_the_end or not one.gave_up) for one in self.members(role)
+            )
             for role in wanted
         }
         return {role: count - ready[role] for role, count in wanted.items() if ready[role] < count}
@@ -184,7 +186,7 @@ class Run:
         notes: list[str] = []
         ended: dict[str, int] = {
             f"{count} of {wanted[role]} {role}s are missing": ExitCode.NO_MEASUREMENT
-            for role, count in self.missing(wanted).items()
+            for role, count in self.missing(wanted, at_the_end=True).items()
         }
         for member in (*self.members(PRODUCER), *self.members(CONSUMER)):
             latest, code = member.latest, member.latest.exit_code or 0

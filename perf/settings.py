@@ -216,18 +216,23 @@ def attribute_path(text: str) -> tuple[str, ...]:
     return path
 
 
-def result_path(text: str) -> Path:
-    """A file that can be written, found out now rather than after hours of measuring."""
+def output_path(text: str) -> Path:
+    """The name of a file that is there, or can be."""
     path = Path(text)
     try:
-        folder = path.absolute().parent
-        if folder.is_dir() and (path.is_file() or not path.exists()):
-            if os.access(path if path.exists() else folder, os.W_OK):
-                return path
-            raise ValueError(f"a file that user {os.getuid()} may write")
+        if path.absolute().parent.is_dir() and (path.is_file() or not path.exists()):
+            return path
     except OSError:  # a name too long, for example
         pass
     raise ValueError("the name of a file (none of a folder or device) in a folder that exists")
+
+
+def result_path(text: str) -> Path:
+    """A file that can be written, found out now rather than after hours of measuring; it is replaced as a whole."""
+    path = output_path(text)
+    if not os.access(path.resolve().parent, os.W_OK):
+        raise ValueError(f"the name of a file in a folder where user {os.getuid()} may write")
+    return path
 
 
 def field_path(text: str) -> tuple[str, ...]:
@@ -466,7 +471,7 @@ _OPTIONS = (
            "write the delta's percentiles to this file as HdrHistogram's plotters read them"),
     Option("hlog", "--hlog", "HLOG_FILE", _OUTPUT, result_path, "none",
            "write the deltas to this file as an HdrHistogram V2 log"),
-    Option("termination_message", "--termination-message", "TERMINATION_MESSAGE_PATH", _OUTPUT, result_path, "none",
+    Option("termination_message", "--termination-message", "TERMINATION_MESSAGE_PATH", _OUTPUT, output_path, "none",
            "write the errors and the verdict, as one line, to this file at the end (Kubernetes: /dev/termination-log)"),
     Option("metrics_port", "--metrics-port", "METRICS_PORT", _OUTPUT, port, "none",
            "serve metrics for Prometheus on this port (docs/metrics.md)"),

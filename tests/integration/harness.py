@@ -40,9 +40,10 @@ class Cluster:
         self.admin = AdminClient({"bootstrap.servers": brokers, "log_level": 0})
 
     def create_topic(self, *, partitions: int = 1, timestamp_type: str = "LogAppendTime", name_end: str = "") -> str:
-        """A new topic of an own name."""
+        """A new topic of an own name. It keeps what is old: tests write messages with a stamp of a fixed day."""
         name = f"test-{uuid.uuid4().hex[:12]}{name_end}"
-        topic = NewTopic(name, partitions, 1, config={"message.timestamp.type": timestamp_type})
+        config = {"message.timestamp.type": timestamp_type, "retention.ms": "-1"}
+        topic = NewTopic(name, partitions, 1, config=config)
         self.admin.create_topics([topic])[name].result(TIMEOUT_S)
         deadline = time.monotonic() + TIMEOUT_S
         while not self._knows(name):  # the controller made it, and the broker hears of it a moment later

@@ -275,7 +275,7 @@ def test_what_makes_a_step_not_sustained() -> None:
     assert told(send_rate_per_s=98.0)[0] == told(not_sent=1)[0] == GENERATOR
     assert told(elapsed_s=30.0)[0] == GENERATOR  # they waited in the client's queue, so the load was another
     assert "it sent 100 messages/s, and Kafka took 66." in told(elapsed_s=30.0)[1]
-    assert told(elapsed_s=20.1)[0] == SUSTAINED
+    assert told(elapsed_s=20.4)[0] == SUSTAINED  # a hiccup at the end
     assert "it sent 98 messages/s, 99 % acknowledged within " in told(send_rate_per_s=98.0)[1]
 
 
@@ -366,6 +366,8 @@ def test_doubts_about_the_stamps_are_in_the_line() -> None:
     )
     line = capacity.found(steps, resolution=0.05, complete=True)[2]
     assert re.fullmatch(r"capacity: \d+ messages/s ± 5 %; uncertain: CreateTime", line)
+    endless = search(lambda plan, _: msgspec.structs.replace(outcome(plan, SUSTAINED), doubt="uncertain: CreateTime"))
+    assert capacity.found(endless, resolution=0.05, complete=True)[2].endswith("; uncertain: CreateTime")
     plain = [msgspec.structs.replace(step, doubt="") for step in steps]
     assert ";" not in capacity.found(plain, resolution=0.001, complete=True)[2]
     assert "± 1 %" in capacity.found(plain, resolution=0.001, complete=True)[2]  # what "sustained" itself leaves open

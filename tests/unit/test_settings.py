@@ -192,13 +192,21 @@ def test_a_data_set_under_another_name_is_not_passed_over(tmp_path: Path, monkey
 
 
 def test_a_result_that_may_not_be_written_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder of another user is found out before hours of measuring; a file in it that may be written is taken."""
-    there = tmp_path / "there.json"
-    there.write_text("")
-    monkeypatch.setattr(os, "access", lambda path, _mode: path == there)  # root may write everything
-    assert load("--result", str(there)).result == there
-    with pytest.raises(SettingsError, match=r"--result: .*a file that user [0-9]+ may write"):
-        load("--result", str(tmp_path / "new.json"))
+    """A folder of another user is found out before hours of measuring, also where a link leads there.
+
+    The file does not matter, as it is replaced; but a termination message is written into the one that is there.
+    """
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "theirs" / "there.json").write_text("")
+    (tmp_path / "mine" / "link.json").symlink_to(tmp_path / "theirs" / "there.json")
+    monkeypatch.setattr(os, "access", lambda path, _mode: path == tmp_path / "mine")  # root may write everything
+    assert load("--result", str(tmp_path / "mine" / "new.json")).result == tmp_path / "mine" / "new.json"
+    for name in ("theirs/new.json", "theirs/there.json", "mine/link.json"):
+        with pytest.raises(SettingsError, match=r"--result: .*a folder where user [0-9]+ may write"):
+            load("--result", str(tmp_path / name))
+    there = tmp_path / "theirs" / "there.json"
+    assert load("--termination-message", str(there)).termination_message == there
 
 
 def test_the_data_set_of_the_image_is_there() -> None:
