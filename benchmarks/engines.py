@@ -225,12 +225,13 @@ def _cell(found: dict[str, Any]) -> str:
     """The capacity, as the table has it: with the reason where it is no more than a bound."""
     if found["capacity_per_s"] is None:
         return "none"
-    rate = f"{found['capacity_per_s']:.0f}"
     if found["status"] == "incomplete":
-        return f"at least {rate} (not found in {_SEARCH_TIMEOUT_S / 60:.0f} minutes)"
+        reason = found["bounded_by"].partition(":")[0].replace(" messages/s", "")
+        return f"at least {found['capacity_per_s']:g} ({reason})"
+    rate, reason = found["line"].removeprefix("capacity: ").partition(" messages/s")[::2]
     if found["status"] == "at_least":
-        return f"at least {rate} ({found['line'].partition('; ')[2]})"
-    return rate
+        return f"{rate} ({reason.removeprefix('; ')})"
+    return f"{rate}{reason}"
 
 
 def _is_alive(process: psutil.Process) -> bool:
