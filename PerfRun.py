@@ -66,7 +66,6 @@ _TOO_SLOW = (
     "--rate and --duration, it knows how many to wait for"
 )
 _WARMUP_SHARE = 5  # of a step of the search
-_LEAST_STEP_S = 7.0  # of it must remain: five whole seconds between a partial one at each end
 _GAPS = 5  # between results of a mean ratio that are waited for, as their number is not known
 
 
@@ -129,11 +128,14 @@ def _check_search(options: Settings) -> None:
         raise settings.SettingsError("--find-capacity needs Kafka's own timestamps: no --latency receive, no --stamp")
     if options.warmup.messages:
         raise settings.SettingsError("--find-capacity needs a --warmup in seconds: each step has another rate")
+    from perf.growth import LEAST_ROWS
+
+    least_s = LEAST_ROWS + 3  # a partial second at each end, and one in which the last message may have been sent
     left_s = options.step_s - _warmup_of_step(options).seconds
-    if left_s < _LEAST_STEP_S:
+    if left_s < least_s:
         raise settings.SettingsError(
             f"--step-duration {options.step_s:g}s leaves {left_s:g} s after the warm-up: to judge the backlog at least "
-            f"{_LEAST_STEP_S:g} are needed"
+            f"{least_s} are needed"
         )
 
 
@@ -212,7 +214,7 @@ class Test:
         return self.report_of(results, ended)
 
     def report_of(self, results: Mapping[str, Result], ended: Mapping[str, int]) -> Report:
-        """The report of a run's results by file name. A run that was stopped was not waited for: nothing is missing."""
+        """The report of a run's results by file name."""
         from perf import run
 
         options = self.options
@@ -221,7 +223,7 @@ class Test:
             sources=results,
             limits=options.fail_if,
             ended=ended,
-            expect_ratio=None if self.stop() else options.expect_ratio or 1.0,
+            expect_ratio=options.expect_ratio or 1.0,
         )
 
     def hold(self, options: Settings, folder: Path) -> tuple[dict[str, Result], dict[str, int]]:
@@ -405,6 +407,7 @@ def _hold(test: Test, plan: Plan, steps: list[Step]) -> None:
     """Hold a rate, add the step unless stopped, and let the pipeline drain. Raises ChildError without a judgement."""
     from perf import capacity
     from perf.children import ChildError
+    from perf.growth import sent_by
     from perf.result import ProducerResult
 
     options = test.options
@@ -424,7 +427,7 @@ def _hold(test: Test, plan: Plan, steps: list[Step]) -> None:
         raise ChildError(f"the search cannot go on: {next(iter(ended))}", process.first_of(ended.values()))
     report = test.report_of(results, ended)
     _require_measurement(report, plan.rate_per_s, steps)
-    sent = capacity.sent_by([one for one in results.values() if isinstance(one, ProducerResult)])
+    sent = sent_by([one for one in results.values() if isinstance(one, ProducerResult)])
     steps.append(capacity.judge(report, plan, sent))
     test.output.lines([_progress(steps[-1])])
     if report.missing != 0 or results["consumer.json"].exit_code >= process.SIGNALLED:

@@ -103,7 +103,7 @@ def main() -> int:
         started_at=started_at,
         stop=stop,
         outcome=outcome,
-        details=sending.marks(),
+        details=sending.details(),
         publish=member.publish if member else None,
     )
     if member is None:
@@ -186,12 +186,17 @@ class Sending:
         self.elapsed_s = self._elapsed_ns() / _NS_PER_S
         self._take_acknowledgements()
 
-    def marks(self) -> dict[str, Any]:
-        """How many messages of each origin were marked and sent (the first ones), and which are unacknowledged."""
+    def details(self) -> dict[str, Any]:
+        """What the result has beside the summary: the kind of load; marked messages (the first ones of each origin)."""
+        profile = self._options.profile
         origins = self._marker.counts() if self._marker else ()
         marked = {str(origin): self._sent_marks[origin.partition] for origin in origins}
         some = self._unacknowledged.counts(None).unique > 0
-        return {"marked": marked, "unacknowledged": self._unacknowledged.state() if some else None}
+        return {
+            "steady": bool(self._options.rate_per_s) and (profile is None or profile.is_constant),
+            "marked": marked,
+            "unacknowledged": self._unacknowledged.state() if some else None,
+        }
 
     def counters(self) -> dict[str, Any]:
         """The summary's counters so far, by field."""

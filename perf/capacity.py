@@ -7,41 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from datetime import datetime
-from itertools import pairwise, takewhile
-from statistics import NormalDist, linear_regression
+from itertools import takewhile
 from typing import NamedTuple
 
 import msgspec
 
-from .payload import Rejection
-from .result import VERSION, ProducerResult
+from .growth import MOST_GROWTH, Sent
+from .result import VERSION
 from .run import Report
-from .series import BacklogRow
-from .stats import ConsumerSummary, ProducerSummary
+from .stats import ProducerSummary
 
-MOST_GROWTH = 0.01  # of the rate: by so much the backlog of a sustained rate may surely not grow
 CONFIRMATIONS = 3
 _MOST_RECHECKS = 3
 _FACTOR = 2.0
-_LEAST_REACHED = 0.99  # of the rate: below it the producer was too slow
-_HICCUP_S = 0.5  # of the last answer: by so little it may be late in any case
-_LEAST_ROWS = 5
 MOST_STEPS = 100  # of a search
 _LEAST_PER_S, _MOST_PER_S = 0.1, 1e8
-_MOST_CORRELATION = 0.9
 
 SUSTAINED, NOT_SUSTAINED, UNDECIDED, GENERATOR = "sustained", "not_sustained", "undecided", "generator"
 #: These tell more of the machine's noise than of the pipeline: so often in turn they are believed.
 _ATTEMPTS = {UNDECIDED: 3, GENERATOR: 2}
-
-
-class Growth(NamedTuple):
-    """How fast the backlog grew, in messages per second: the slope and its one-sided 95 % bounds."""
-
-    per_s: float
-    low_per_s: float
-    high_per_s: float
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,43 +120,13 @@ def bounds(steps: Sequence[Step]) -> tuple[float | None, float]:
     ), high
 
 
-class Sent(NamedTuple):
-    """How the producers of a step sent together: the sums of their rates, and how far apart they began.
-
-    `answered_per_s` is the rate at which Kafka took what was sent.
-    """
-
-    rate_per_s: float
-    skew_s: float
-    answered_per_s: float
-
-
-def sent_by(producers: Sequence[ProducerResult]) -> Sent:
-    """The merged result spreads all messages over the time from the first one's start to the last one's end."""
-    starts_s = [datetime.fromisoformat(one.started_at).timestamp() for one in producers]
-    sent_per_s = sum(one.summary.send_rate_per_s or 0 for one in producers)
-    return Sent(sent_per_s, max(starts_s) - min(starts_s), sum(_answered_per_s(one.summary) for one in producers))
-
-
-def _answered_per_s(summary: ProducerSummary) -> float:
-    """Messages by the time until the last answer, less what an answer takes at least, and a hiccup at the end.
-
-    What the client cannot get rid of waits in its queue, and is sent late: a load that the pipeline never had.
-    """
-    late_s = summary.elapsed_s - summary.send_elapsed_s - (summary.ack_ms.min or 0.0) / 1_000
-    spent_s = summary.send_elapsed_s + (late_s if late_s > _HICCUP_S else 0.0)
-    return summary.messages / spent_s if spent_s > 0 else math.inf
-
-
 def judge(report: Report, plan: Plan, sent: Sent) -> Step:
     """What one step showed: a report of all its processes, whose limits are those that a sustained rate must keep."""
     assert report.producer is not None and report.consumer is not None
     read = report.consumer.summary
-    rows = backlog_while_sending(report, skew_s=sent.skew_s)
-    growth = growth_of(rows)
-    results_per_s = plan.rate_per_s * (report.expect_ratio or 1) * _share_measured(read)
-    shares = [value / results_per_s for value in growth] if growth is not None else [None] * 3
-    outcome, reason = _outcome(report, plan, sent, shares[1:])
+    growth = report.growth and [value / plan.rate_per_s for value in msgspec.structs.astuple(report.growth)]
+    share, low, high = growth or (None, None, None)
+    outcome, reason = _outcome(report, plan, sent, low, high)
     return Step(
         rate_per_s=plan.rate_per_s,
         phase=plan.phase,
@@ -183,26 +137,18 @@ def judge(report: Report, plan: Plan, sent: Sent) -> Step:
         sent_per_s=sent.rate_per_s,
         acknowledged=report.producer.summary.acknowledged,
         results=read.messages_read,
-        growth=shares[0],
-        growth_low=shares[1],
-        growth_high=shares[2],
+        growth=share,
+        growth_low=low,
+        growth_high=high,
         **{f"{name}_ms": getattr(read.delta_ms, name) for name in ("p50", "p99", "p99_9", "max")},
     )
 
 
-def _share_measured(read: ConsumerSummary) -> float:
-    """Of the results after the warm-up: the backlog is made of these only."""
-    known = read.messages_read - read.not_measured.get(Rejection.WARMUP.value, 0)
-    return read.measured / known if read.measured else 1.0
-
-
-def _outcome(report: Report, plan: Plan, sent: Sent, bounds: Sequence[float | None]) -> tuple[str, str]:
-    """The outcome of a step with its reason, the surest first."""
+def _outcome(report: Report, plan: Plan, sent: Sent, low: float | None, high: float | None) -> tuple[str, str]:
+    """The outcome of a step with its reason, the surest first. `low`, `high`: bounds of the growth, as shares."""
     assert report.producer is not None and report.consumer is not None
-    reached_per_s = min(sent.rate_per_s, sent.answered_per_s)
-    if report.producer.summary.not_sent or reached_per_s < _LEAST_REACHED * plan.rate_per_s:
+    if report.producer.summary.not_sent or not sent.reached(plan.rate_per_s):
         return GENERATOR, _too_slow(report.producer.summary, sent)
-    low, high = bounds
     failed = [*_missing(report), *(one.sentence for one in report.limits if one.exceeded)]
     if not report.consumer.summary.measured:
         failed.insert(0, "nothing could be measured")
@@ -233,48 +179,6 @@ def _missing(report: Report) -> Iterator[str]:
     if report.missing and report.missing > 0:
         lost = report.ledger is not None and report.ledger.lost
         yield f"{report.missing} {'messages were lost' if lost else 'results did not come'}"
-
-
-def backlog_while_sending(report: Report, *, skew_s: float = 0.0) -> list[BacklogRow]:
-    """The rows of the backlog in which messages were sent all the time, by Kafka's timestamps alone.
-
-    The first row is partial, and what was in flight during the warm-up is missing there. A row that ends at E and has
-    the least delta d tells that a message was sent at E - d at the latest; the greatest of these is at most a row
-    behind the last message sent. Producers that began `skew_s` apart end so, too; their beginnings are in the warm-up.
-    """
-    assert report.consumer is not None
-    rows = report.consumer.summary.series
-    if not rows or not report.backlog:
-        return []
-    width_ms = 1_000 * max(rows[0].width_s, report.backlog[0].width_s)
-    first_ms = rows[0].start_ms + width_ms
-    last_ms = max(row.start_ms + 1_000 * row.width_s - row.min_ms for row in rows) - width_ms
-    last_ms -= math.ceil(1_000 * skew_s)
-    return [row for row in report.backlog if row.start_ms >= first_ms and row.start_ms + width_ms <= last_ms]
-
-
-def growth_of(rows: Sequence[BacklogRow]) -> Growth | None:
-    """The slope of the backlog by least squares; None with fewer than five rows.
-
-    A backlog is no white noise: what is in it now is mostly still there a moment later. So the error is widened by what
-    the residuals' correlation r from row to row makes of it, (1 + r) / (1 - r) for the variance (as of a first-order
-    autoregressive process: effective sample size). Of n residuals about a line, r comes out too small by some
-    (2 + 4 r) / n, which is put back (test_capacity.py simulates what remains).
-    """
-    if len(rows) < _LEAST_ROWS:
-        return None
-    times_s = [row.start_ms / 1_000 - rows[0].start_ms / 1_000 for row in rows]
-    messages = [row.messages for row in rows]
-    slope, intercept = linear_regression(times_s, messages)
-    residuals = [value - intercept - slope * time_s for time_s, value in zip(times_s, messages, strict=True)]
-    squares = sum(residual * residual for residual in residuals)
-    mean_s = sum(times_s) / len(times_s)
-    spread = sum((time_s - mean_s) ** 2 for time_s in times_s)
-    r = sum(one * other for one, other in pairwise(residuals)) / squares if squares > 0 else 0.0
-    r = min(max(r + (2 + 4 * max(r, 0.0)) / len(rows), 0.0), _MOST_CORRELATION)
-    freedom = len(rows) - 2
-    error = _t_95(freedom) * math.sqrt(squares / freedom / spread * (1 + r) / (1 - r))
-    return Growth(slope, slope - error, slope + error)
 
 
 def found(steps: Sequence[Step], *, resolution: float, complete: bool) -> tuple[str, float | None, str, str]:
@@ -354,15 +258,3 @@ def _open(steps: Sequence[Step]) -> list[Step]:
 def _rounded(rate_per_s: float, resolution: float) -> float:
     """A rate that can be quoted: three digits, or five for a fine resolution."""
     return float(f"{rate_per_s:.{3 if resolution >= MOST_GROWTH else 5}g}")
-
-
-def _t_95(freedom: int) -> float:
-    """The 95 % quantile of Student's t, by the Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5)."""
-    z: float = NormalDist().inv_cdf(0.95)
-    terms: tuple[float, ...] = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return float(sum(term / freedom**power for power, term in enumerate(terms)))

@@ -1,7 +1,7 @@
 """`--fail-if 'p99 > 250ms'` → a Limit; a Limit and what a run measured → an Outcome.
 
     limit    := metric (> | >= | < | <= | == | !=) quantity
-    metric   := [stage] statistic | counter | rate | throughput | target      stage: delta if there is none
+    metric   := [stage] statistic | counter | one of _RATES      stage: delta if there is none
     quantity := number [unit] | [number *] metric                             unit: us, ms (or none), s, m; /s
 
 White space and case do not matter, nor whether a name's words are joined by `_` or by blanks. A Distribution, a
@@ -52,7 +52,12 @@ _COUNTERS = (
     "unkept",
     "unexpected",
 )
-_RATES = {"rate": "send_rate_per_s", "target": "target_rate_per_s", "throughput": "throughput_per_s"}
+_RATES = {
+    "rate": "send_rate_per_s",
+    "target": "target_rate_per_s",
+    "throughput": "throughput_per_s",
+    **{name: f"{name}_per_s" for name in ("growth", "growth_low", "growth_high")},  # of the backlog
+}
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,

@@ -69,11 +69,13 @@ class ConsumerResult(_Result, frozen=True, kw_only=True, tag="consumer"):
 class ProducerResult(_Result, frozen=True, kw_only=True, tag="producer"):
     """What ProducerPerformance.py writes. `marked`: how many messages of each origin got a trace mark.
 
-    `unacknowledged` has the marks of those that failed or got no answer; None where there are none.
+    `unacknowledged` has the marks of those that failed or got no answer; None where there are none. `steady`: whether
+    it kept to one rate, neither at full speed nor by a profile that changes it.
     """
 
     summary: ProducerSummary
     marked: dict[str, int]
+    steady: bool = False
     unacknowledged: LedgerState | None = None
 
 
@@ -308,6 +310,7 @@ def _merged_producers(
             ack_ms=histograms["ack_us"].distribution(divisor=1_000),
         ),
         marked=dict(sorted(marked.items())),
+        steady=all(result.steady for result in results),
         unacknowledged=unacknowledged.state() if unacknowledged is not None else None,
         histograms={name: histogram.state() for name, histogram in histograms.items()},
         **common,

@@ -12,8 +12,10 @@ from types import MappingProxyType
 from typing import NamedTuple, cast
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from . import result
+from .growth import Growth, falls_behind, growth_of
 from .limits import Limit, Outcome, metrics_of, parse
 from .process import SIGNALLED, ExitCode, first_of
 from .result import VERSION, ConsumerResult, ProducerResult, Result, ResultError
@@ -38,7 +40,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="r
     """One run. `status` is valid, uncertain, exceeded, incomplete or invalid; `verdict` says it in a sentence.
 
     `missing`: how many of the results that `expect_ratio` lets expect did not come; below 0 when more came. None where
-    nothing was declared, or one side is not known.
+    nothing was declared, or one side is not known. `growth` is that of the backlog while messages were sent at a fixed
+    rate; None where there was none, or for too short a time.
     """
 
     version: int = VERSION
@@ -56,6 +59,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="r
     consumer: ConsumerResult | None
     expect_ratio: float | None = None
     missing: int | None = None
+    growth: Growth | None = None
 
 
 class Found(NamedTuple):
@@ -65,6 +69,7 @@ class Found(NamedTuple):
     ended: Mapping[str, int]
     expect_ratio: float | None
     limits: list[Limit]
+    growth: Growth | UnsetType | None
 
 
 def read(*paths: Path) -> Found:
@@ -76,6 +81,7 @@ def read(*paths: Path) -> Found:
         {sentence: report.exit_code for report in reports for sentence in report.ended},
         next((report.expect_ratio for report in reports if report.expect_ratio), None),
         [parse(one.limit) for report in reports for one in report.limits],
+        UNSET if not reports else reports[0].growth if len(kept) == 1 else None,
     )
 
 
@@ -112,30 +118,39 @@ def report_of(
     ended: Mapping[str, int] = MappingProxyType({}),
     consumers_known: int | None = None,
     expect_ratio: float | None = None,
+    growth: Growth | UnsetType | None = UNSET,
 ) -> Report:
     """Everything about one run. Raises ResultError for results that do not belong together, or a damaged one.
 
     `ended`: sentences about processes that are not in `results`, with the exit code that each leads to.
     `consumers_known`: how many there were, where the results are not one for each. `expect_ratio`: results for each
-    message; where it is given, results that did not come make the run incomplete.
+    message; where it is given, results that did not come make the run incomplete, unless a signal ended it: then they
+    were not waited for. `growth`: where it is known from a report, which has the producers only as one.
     """
     producers = [one for one in results if isinstance(one, ProducerResult)]
     consumers = [one for one in results if isinstance(one, ConsumerResult)]
     producer = cast(ProducerResult, result.merged(producers)) if producers else None
     consumer = cast(ConsumerResult, result.merged(consumers)) if consumers else None
     ledger = _ledger(producers, consumers)
+    backlog = TimeSeries.from_state(consumer.series).backlog() if consumer is not None else []
+    if growth is UNSET:
+        whole = all(code > SIGNALLED for code in ended.values())  # no process is missing whose load is in the results
+        growth = growth_of(producers, consumer, backlog, ratio=expect_ratio) if whole else None
     metrics: dict[str, float | None] = {}
-    for found in (producer and producer.summary, consumer and consumer.summary, ledger):
+    for found in (producer and producer.summary, consumer and consumer.summary, ledger, growth):
         metrics |= metrics_of(found) if found is not None else {}
     judged = [_judged(limit.check(metrics)) for limit in limits]
-    missing = _missing(producer, consumer, ledger, expect_ratio)
+    stopped = any(code > SIGNALLED for code in ended.values())
+    missing = None if stopped else _missing(producer, consumer, ledger, expect_ratio)
     codes = _codes(producer, consumer, results, exceeded=any(one.exceeded for one in judged)) | set(ended.values())
     if missing and missing > 0 and ExitCode.NO_MEASUREMENT not in codes:
         codes.add(ExitCode.NOT_ACKNOWLEDGED)
-    status, said = _status(producer, consumer, codes), list(dict.fromkeys([*ended, *_ended(results, codes)]))
+    behind = falls_behind(growth, producers, consumer, ratio=expect_ratio)
+    status = _status(producer, consumer, codes, behind=behind)
+    said = list(dict.fromkeys([*ended, *_ended(results, codes)]))
     return Report(
         status=status,
-        verdict=_verdict(status, producer, consumer, ledger, judged, ended=said, missing=missing),
+        verdict=_verdict(status, producer, consumer, ledger, judged, ended=said, missing=missing, behind=behind),
         exit_code=first_of(codes),
         ended=said,
         sources=[Path(source).name for source in sources],
@@ -143,11 +158,12 @@ def report_of(
         consumers=len(consumers) if consumers_known is None else consumers_known,
         limits=judged,
         ledger=ledger,
-        backlog=TimeSeries.from_state(consumer.series).backlog() if consumer is not None else [],
+        backlog=backlog,
         producer=producer,
         consumer=consumer,
         expect_ratio=expect_ratio,
         missing=missing,
+        growth=growth,
     )
 
 
@@ -160,6 +176,7 @@ def report_at(*paths: Path, limits: Sequence[Limit] = (), expect_ratio: float | 
         limits=limits or found.limits,
         ended=found.ended,
         expect_ratio=expect_ratio or found.expect_ratio,
+        growth=found.growth,
     )
 
 
@@ -230,7 +247,7 @@ def _codes(
     return codes | ({int(ExitCode.LIMIT_EXCEEDED)} if exceeded else set())
 
 
-def _status(producer: ProducerResult | None, consumer: ConsumerResult | None, codes: Set[int]) -> str:
+def _status(producer: ProducerResult | None, consumer: ConsumerResult | None, codes: Set[int], *, behind: str) -> str:
     """The worst of what is known."""
     if ExitCode.NO_MEASUREMENT in codes:
         return "invalid"
@@ -239,7 +256,7 @@ def _status(producer: ProducerResult | None, consumer: ConsumerResult | None, co
     if codes:
         return "exceeded"
     uncertain = consumer is not None and consumer.summary.verdict.startswith("uncertain")
-    return "uncertain" if uncertain or (producer is not None and _is_late(producer)) else "valid"
+    return "uncertain" if uncertain or behind or (producer is not None and _is_late(producer)) else "valid"
 
 
 def _left_out(producer: ProducerResult) -> int:
@@ -275,6 +292,7 @@ def _verdict(
     *,
     ended: Sequence[str],
     missing: int | None,
+    behind: str,
 ) -> str:
     """The run in one sentence, its worst first."""
     sent = producer.summary if producer is not None else None
@@ -300,6 +318,8 @@ def _verdict(
         parts.append(
             f"the load was not as declared: half of it was over {producer.summary.lateness_ms.p50:,.4g} ms late"
         )
+    if behind:
+        parts.append(f"the pipeline seems not to keep up: {behind}, so times depend on how long the test ran")
     if consumer is not None:
         parts += _of_deltas(consumer)
     elif sent is not None and status != "incomplete":

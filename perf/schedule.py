@@ -86,6 +86,11 @@ class Profile:
         areas = (step.duration_ns * (step.from_per_s + step.to_per_s) / 2 for step in self.steps)
         return float(sum(areas) / sum(step.duration_ns for step in self.steps))
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether all of it is one rate."""
+        return len({rate for step in self.steps for rate in (step.from_per_s, step.to_per_s)}) == 1
+
     def scaled(self, factor: Fraction) -> Profile:
         """The same with other rates: the share of one of several producers."""
         return Profile(tuple(step.scaled(factor) for step in self.steps))

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from ..capacity import MOST_GROWTH, SUSTAINED, Capacity, Step
+from ..capacity import SUSTAINED, Capacity, Step
 from ..compare import Comparison, Difference, percent
+from ..growth import MOST_GROWTH
 from ..result import ConsumerResult
 from ..run import Report
 from ..series import BacklogRow, Row, bucket_of, highest_in

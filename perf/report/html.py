@@ -163,6 +163,10 @@ def _cards(shown: Figures) -> str:
         target = f"{sent}.target_rate_per_s"
         more = f"asked for: {shown.show(target)}" if shown.find(target) else "as fast as possible"
         cards.append(_card("Sent", shown.show(f"{sent}.send_rate_per_s"), "/s", more))
+    if shown.find("growth") is not None:
+        low, high = shown.row("growth", ("growth_low_per_s", "growth_high_per_s"))
+        more = f"at least {low}, at most {high} (95 % each)"
+        cards.append(_card("Backlog's growth", shown.show("growth.growth_per_s"), "/s", more))
     cards.append(_card("Lost", shown.show("ledger.lost"), "", "" if shown.find("ledger") else "not traced"))
     return f'<dl class="cards">{"".join(cards)}</dl>'
 

@@ -6,7 +6,8 @@ import html
 
 import msgspec
 
-from ..capacity import MOST_GROWTH, SUSTAINED, Capacity
+from ..capacity import SUSTAINED, Capacity
+from ..growth import MOST_GROWTH
 from . import charts
 from .html import Figures, document, figure, pair, section, table, verdict
 

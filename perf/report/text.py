@@ -104,6 +104,9 @@ def report_lines(report: Report) -> Iterator[str]:
             yield from summary_lines(f"Summary of {several}, topic {whole.topic}", whole.summary)
     if report.ledger is not None:
         yield from summary_lines("Ledger: messages marked by producers, found by consumers", report.ledger)
+    if report.growth is not None:
+        title = "Backlog while messages were sent: its growth, at least and at most (95 % each)"
+        yield from summary_lines(title, report.growth)
     yield from limit_lines(report.limits)
     yield from ("", report.verdict)
 

@@ -140,7 +140,7 @@ def test_the_search_finds_the_capacity(scripts: Scripts, topics: tuple[str, str]
     """
     start_operator(scripts, topics, "--service-time-ms", "2", "--linger-ms", "5")
     code, stdout, stderr = run(
-        scripts, topics, "--find-capacity", "--rate", "170", "--step-duration", "8s", "--warmup", "500ms",
+        scripts, topics, "--find-capacity", "--rate", "170", "--step-duration", "9s", "--warmup", "500ms",
         "--resolution", "10%", "--producers", "2", "--fail-if", "p99 > 5s", timeout_s=280,
     )  # fmt: skip
     assert code == 0, stdout + stderr

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
+
+from perf.limits import parse
 from perf.payload import Rejection
 from perf.result import ConsumerResult, ProducerResult
+from perf.run import Report, report_of
 from perf.stats import Histogram, ProducerSummary, Statistics, per_second
 from perf.trace import Ledger
 
 START_MS = 1_795_000_000_000
 STARTED_AT = "2026-11-23T08:00:00.000+00:00"
+STEP_S = 20
 Sample = tuple[int, int]  # stamp of the result in ms after START_MS, and its delta in ms
 
 
@@ -57,6 +63,44 @@ def producer(messages: int, *, failed: int = 0, marked: dict[str, int] | None = 
             lateness_ms=lateness.distribution(divisor=1_000), ack_ms=ack.distribution(divisor=1_000),
         ),
         marked=marked or {},
+        steady=True,
         histograms={"lateness_us": lateness.state(), "ack_us": ack.state()},
         **{**fields, **changes},
     )  # fmt: skip
+
+
+def pipeline(
+    rate_per_s: float,
+    *,
+    service_ms: float,
+    stall: tuple[float, float] = (0, 10),
+    seed: int = 0,
+    seconds: float = STEP_S,
+) -> Iterator[Sample]:
+    """Results of a queue: complete at max(arrival, previous completion) + service time, give or take a fifth.
+
+    For `stall[0]` s every `stall[1]` s nothing is done. Stamp after the start and delta, in whole ms as Kafka has them.
+    """
+    chance, completed_ms = random.Random(seed), 0.0
+    length_ms, every_ms = 1_000 * stall[0], 1_000 * stall[1]
+    for number in range(round(rate_per_s * seconds)):
+        arrived_ms = 1_000 * number / rate_per_s
+        completed_ms = max(arrived_ms, completed_ms) + service_ms * chance.uniform(0.8, 1.2)
+        if length_ms and completed_ms >= every_ms and completed_ms % every_ms < length_ms:
+            completed_ms += length_ms - completed_ms % every_ms
+        yield int(completed_ms), int(completed_ms) - int(arrived_ms)
+
+
+def report(
+    samples: list[Sample], *, rate_per_s: float, limits: tuple[str, ...] = (), ratio: float = 1.0, **sent: Any
+) -> Report:
+    """The report of a step at this rate."""
+    sending = producer(len(samples))
+    took_s = sent.get("messages", len(samples)) / rate_per_s
+    figures = {
+        "send_rate_per_s": rate_per_s, "target_rate_per_s": rate_per_s, "elapsed_s": took_s, "send_elapsed_s": took_s,
+        **sent,
+    }  # fmt: skip
+    sending = msgspec.structs.replace(sending, summary=msgspec.structs.replace(sending.summary, **figures))
+    declared = [parse(text) for text in limits]
+    return report_of([sending, consumer(samples)], sources=[], limits=declared, expect_ratio=ratio)

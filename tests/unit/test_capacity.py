@@ -2,68 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import random
 import re
-from collections.abc import Callable, Iterator
-from statistics import linear_regression
+from collections.abc import Callable
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated import START_MS, Sample, consumer, producer
+from simulated import pipeline, report
 
 from perf import capacity
-from perf.capacity import GENERATOR, NOT_SUSTAINED, SUSTAINED, UNDECIDED, Plan, Step, backlog_while_sending, growth_of
-from perf.limits import parse
+from perf.capacity import GENERATOR, NOT_SUSTAINED, SUSTAINED, UNDECIDED, Plan, Step
+from perf.growth import sent_by
 from perf.run import Report, report_of
-from perf.series import BacklogRow
-
-STEP_S = 20
-
-
-def pipeline(
-    rate_per_s: float,
-    *,
-    service_ms: float,
-    stall: tuple[float, float] = (0, 10),
-    seed: int = 0,
-    seconds: float = STEP_S,
-) -> Iterator[Sample]:
-    """Results of a queue: complete at max(arrival, previous completion) + service time, give or take a fifth.
-
-    For `stall[0]` s every `stall[1]` s nothing is done. Stamp after the start and delta, in whole ms as Kafka has them.
-    """
-    chance, completed_ms = random.Random(seed), 0.0
-    length_ms, every_ms = 1_000 * stall[0], 1_000 * stall[1]
-    for number in range(round(rate_per_s * seconds)):
-        arrived_ms = 1_000 * number / rate_per_s
-        completed_ms = max(arrived_ms, completed_ms) + service_ms * chance.uniform(0.8, 1.2)
-        if length_ms and completed_ms >= every_ms and completed_ms % every_ms < length_ms:
-            completed_ms += length_ms - completed_ms % every_ms
-        yield int(completed_ms), int(completed_ms) - int(arrived_ms)
-
-
-def report(
-    samples: list[Sample], *, rate_per_s: float, limits: tuple[str, ...] = (), ratio: float = 1.0, **sent: object
-) -> Report:
-    """The report of a step at this rate."""
-    sending = producer(len(samples))
-    took_s = len(samples) / rate_per_s
-    figures = {
-        "send_rate_per_s": rate_per_s, "target_rate_per_s": rate_per_s, "elapsed_s": took_s, "send_elapsed_s": took_s,
-        **sent,
-    }  # fmt: skip
-    sending = msgspec.structs.replace(sending, summary=msgspec.structs.replace(sending.summary, **figures))
-    declared = [parse(text) for text in limits]
-    return report_of([sending, consumer(samples)], sources=[], limits=declared, expect_ratio=ratio)
 
 
 def judged(found: Report, plan: Plan) -> Step:
     """What the step of one producer showed."""
     assert found.producer is not None
-    return capacity.judge(found, plan, capacity.sent_by([found.producer]))
+    return capacity.judge(found, plan, sent_by([found.producer]))
 
 
 def held(plan: Plan, **pipeline_is: object) -> Step:
@@ -309,37 +267,11 @@ def test_a_random_filter_is_sustained() -> None:
         assert judged(found, Plan(100, "growth")).outcome == outcome_name
 
 
-def test_producers_side_by_side_are_judged_by_their_own_rates() -> None:
-    """Two of 50/s that began 2 s apart sent 100/s together; what one of them sent alone at the end is left out."""
-    one = producer(2_000)
-    halves = [
-        msgspec.structs.replace(
-            one, started_at=f"2026-11-23T08:00:0{at}.000+00:00",
-            summary=msgspec.structs.replace(one.summary, send_rate_per_s=50.0),
-        )
-        for at in (0, 2)
-    ]  # fmt: skip
-    sent = capacity.sent_by(halves)
-    assert sent[:2] == (100.0, 2.0)
-    found = report(list(pipeline(100, service_ms=5)), rate_per_s=100)
-    assert len(backlog_while_sending(found)) - len(backlog_while_sending(found, skew_s=sent.skew_s)) == 2
-
-
 def test_a_step_of_a_few_seconds_is_not_judged() -> None:
     """With fewer than five whole seconds nothing is said of the backlog."""
     samples = list(pipeline(100, service_ms=5, seconds=5))
     step = judged(report(samples, rate_per_s=100), Plan(100, "growth"))
     assert (step.outcome, step.growth) == (UNDECIDED, None)
-
-
-def test_only_time_in_which_messages_were_sent_counts() -> None:
-    """While an overloaded pipeline drains its backlog falls: these seconds are left out, and the growth is right."""
-    found = report(list(pipeline(200, service_ms=10)), rate_per_s=200)  # 100/s too many, drains for 20 s
-    rows = backlog_while_sending(found)
-    assert len(found.backlog) >= 39 and 16 <= len(rows) <= 19
-    assert rows[-1].start_ms + 1_000 <= START_MS + 1_000 * STEP_S
-    growth = growth_of(rows)
-    assert growth is not None and growth.per_s == pytest.approx(100, rel=0.03)
 
 
 def test_results_that_are_not_measured_do_not_dilute_the_growth() -> None:
@@ -348,11 +280,15 @@ def test_results_that_are_not_measured_do_not_dilute_the_growth() -> None:
     tenth = [sample for number, sample in enumerate(samples) if number % 10 == 0]
     found = report(tenth, rate_per_s=100, messages=2_000, acknowledged=2_000, elapsed_s=20.0)
     read = found.consumer
-    assert read is not None
+    assert read is not None and found.producer is not None
     unstamped = {**read.summary.not_measured, "no_timestamp_start": 1_800}
     summary = msgspec.structs.replace(read.summary, messages_read=2_007, not_measured=unstamped)
-    whole = msgspec.structs.replace(found, consumer=msgspec.structs.replace(read, summary=summary), missing=0)
-    step = judged(whole, Plan(100, "growth"))
+    whole = report_of(
+        [found.producer, msgspec.structs.replace(read, summary=summary)],
+        sources=[],
+        expect_ratio=1.0,
+    )
+    step = judged(msgspec.structs.replace(whole, missing=0), Plan(100, "growth"))
     assert step.growth == pytest.approx(1 - 1 / 1.05, abs=0.01)
     assert step.outcome == NOT_SUSTAINED
 
@@ -378,49 +314,3 @@ def test_results_for_several_inputs_count_by_the_ratio() -> None:
     samples = [sample for sample in pipeline(100, service_ms=12) for _ in range(2)]
     step = judged(report(samples, rate_per_s=100, ratio=2.0, messages=2_000, acknowledged=2_000), Plan(100, "growth"))
     assert step.growth == pytest.approx(1 - 1_000 / 12 / 100, abs=0.01)
-
-
-# ----------------------------------------------------------------------------------------------------------- the slope
-
-
-def rows_of(messages: list[float]) -> list[BacklogRow]:
-    """A row for each second."""
-    return [BacklogRow(start_ms=START_MS + 1_000 * at, width_s=1, messages=value) for at, value in enumerate(messages)]
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=5, max_size=50))
-def test_the_slope_is_the_least_squares_line(messages: list[float]) -> None:
-    """The growth is the least-squares slope, and lies between its bounds."""
-    growth = growth_of(rows_of(messages))
-    assert growth is not None
-    slope = linear_regression(range(len(messages)), messages).slope
-    assert math.isclose(growth.per_s, slope, rel_tol=1e-6, abs_tol=1e-6)
-    assert growth.low_per_s <= growth.per_s <= growth.high_per_s
-
-
-@pytest.mark.parametrize(
-    ("rows", "correlation", "least"),
-    [(60, 0.0, 0.94), (60, 0.5, 0.93), (60, 0.8, 0.90), (22, 0.0, 0.94), (22, 0.5, 0.92), (22, 0.8, 0.88),
-     (8, 0.0, 0.94), (8, 0.5, 0.88), (8, 0.8, 0.82)],
-)  # fmt: skip
-def test_the_upper_bound_holds_in_95_percent(rows: int, correlation: float, least: float) -> None:
-    """Of many backlogs with noise around a known slope, some 95 % have it below the bound; fewer where noise persists.
-
-    The shorter the hold and the longer the noise persists, the less of it can be known: docs/capacity.md.
-    """
-    chance, below, total = random.Random(3), 0, 2_000
-    for _ in range(total):
-        noise, messages = chance.gauss(0, 5) / math.sqrt(1 - correlation**2), []
-        for at in range(rows):
-            noise = correlation * noise + chance.gauss(0, 5)
-            messages.append(2.0 * at + noise)
-        growth = growth_of(rows_of(messages))
-        assert growth is not None
-        below += growth.high_per_s >= 2.0
-    assert least <= below / total <= 0.98
-
-
-@pytest.mark.parametrize(("freedom", "expected"), [(3, 2.353), (5, 2.015), (10, 1.812), (30, 1.697), (1_000, 1.646)])
-def test_the_quantile_is_students(freedom: int, expected: float) -> None:
-    """The quantiles are those of the printed tables, within half a percent."""
-    assert capacity._t_95(freedom) == pytest.approx(expected, rel=0.005)

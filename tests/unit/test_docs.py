@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kafka.config import MECHANISMS, VARIABLES
-from perf import capacity, clock, compare, result, run, series, stats, trace
+from perf import capacity, clock, compare, growth, result, run, series, stats, trace
 from perf.payload import UNITS, Rejection
 from perf.process import ExitCode
 from perf.settings import COMPARE_OPTIONS
@@ -82,7 +82,8 @@ def fields() -> Iterator[tuple[str, str]]:
     structs = (
         result.ConsumerResult, result.ProducerResult, stats.ConsumerSummary, stats.ProducerSummary,
         stats.Distribution, stats.HistogramState, stats.PartitionRow, series.Row, series.SeriesState,
-        trace.LedgerCounts, trace.LedgerState, clock.ClockOffset, run.Report, run.JudgedLimit, series.BacklogRow,
+        trace.LedgerCounts, trace.LedgerState, clock.ClockOffset, growth.Growth, run.Report, run.JudgedLimit,
+        series.BacklogRow,
         capacity.Capacity, capacity.Step, compare.Comparison, compare.Difference, compare.ChangeOutcome,
     )  # fmt: skip
     for struct in structs:
