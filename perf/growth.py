@@ -97,13 +97,14 @@ def falls_behind(
 ) -> str:
     """In words that the pipeline fell behind the rate; "" where that is not sure."""
     producers = [one for one in producers if one.summary.messages]
-    if growth is not None:
-        share = growth.growth_low_per_s / sum(one.summary.target_rate_per_s or 0 for one in producers)
+    rate_per_s = sum(one.summary.target_rate_per_s or 0 for one in producers)
+    if growth is not None and rate_per_s:
+        share = growth.growth_low_per_s / rate_per_s
         return f"its backlog grew by at least {share:.1%} of the rate" if share >= MOST_GROWTH else ""
-    if consumer is None or not _is_pipelines(producers, consumer.summary, ratio):
+    rows = [] if consumer is None else consumer.summary.series
+    if not consumer or not rows or not _is_pipelines(producers, consumer.summary, ratio):
         return ""
     # so long after the input that the rows of the series, which grew with it, are too wide for a slope
-    rows = consumer.summary.series
     took_s = (rows[-1].start_ms - rows[0].start_ms) / 1_000
     sent_s = max(one.summary.send_elapsed_s for one in producers)
     if rows[0].width_s == 1 or took_s < _MOST_DRAIN * sent_s:
@@ -117,7 +118,9 @@ def _is_pipelines(producers: Sequence[ProducerResult], read: ConsumerSummary, ra
     With intended stamps it has the producer's lateness in it, with the moment of receiving the consumer's. Where the
     ratio is not declared, and there are not about as many results as messages, nobody knows which load they are of.
     """
-    steady = all(one.steady and one.summary.target_rate_per_s and one.summary.stamp == "send" for one in producers)
+    steady = all(
+        one.steady and (one.summary.target_rate_per_s or 0) > 0 and one.summary.stamp == "send" for one in producers
+    )
     if not producers or not steady or read.latency != "append" or not read.is_valid or not read.measured:
         return False
     acknowledged = sum(one.summary.acknowledged for one in producers)

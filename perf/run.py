@@ -170,13 +170,14 @@ def report_of(
 def report_at(*paths: Path, limits: Sequence[Limit] = (), expect_ratio: float | None = None) -> Report:
     """The report of what is in files or folders; `limits` and `expect_ratio` come before those of reports in them."""
     found = read(*paths)
+    other = expect_ratio is not None and expect_ratio != (found.expect_ratio or 1.0)  # than the growth was counted by
     return report_of(
         found.results,
         sources=map(str, paths),
         limits=limits or found.limits,
         ended=found.ended,
         expect_ratio=expect_ratio or found.expect_ratio,
-        growth=found.growth,
+        growth=None if other and found.growth is not UNSET else found.growth,
     )
 
 

@@ -129,7 +129,8 @@ def test_producers_whose_results_are_missing_leave_the_growth_unknown() -> None:
 
 
 def test_a_report_that_is_read_again_keeps_its_growth(tmp_path: Path) -> None:
-    """It knows of its producers only together, so the growth is not computed anew; beside others it is not known."""
+    """It knows of its producers only together, so the growth is not computed anew: beside others, or for another ratio,
+    it is not known."""
     sending = side_by_side(0, 6)
     first = report_of([*sending, consumer(list(pipeline(100, service_ms=12.5)))], sources=["a"], expect_ratio=1.0)
     file, other = tmp_path / "report.json", tmp_path / "producer.json"
@@ -138,6 +139,7 @@ def test_a_report_that_is_read_again_keeps_its_growth(tmp_path: Path) -> None:
     assert report_at(file).growth == first.growth
     assert first.growth is not None
     assert report_at(file, other).growth is None
+    assert report_at(file, expect_ratio=2.0).growth is None
 
 
 def test_results_that_come_long_after_the_input_are_told() -> None:
