@@ -6,6 +6,7 @@ import calendar
 import contextlib
 import json
 import re
+import shutil
 import subprocess
 import time
 from collections import Counter
@@ -19,7 +20,9 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 from harness import TIMEOUT_S, Cluster, Scripts
+from secured import secured_command
 
+from demo.broker import EmbeddedBroker, Security
 from demo.operators import ENGINES, prepare, reading_flags, start_command
 
 # Of the function only: the fixture `ready_to_run` may build and download for longer.
@@ -39,6 +42,7 @@ KEEP_THEIR_PLACE_IN_A_FOLDER = {"flink-sql", "spark"}
 # Kafka Streams does not leave its group: started again it waits for the end of the old member's session (45 s).
 _WAIT_S = 120.0
 _SIGTERM = 143  # exit code
+API_KEY = "an-API_key+of/64=characters"
 
 
 @pytest.fixture(autouse=True)
@@ -48,13 +52,23 @@ def ready_to_run(engine: str) -> None:
 
 
 @contextlib.contextmanager
-def running(engine: str, scripts: Scripts, topics: tuple[str, str], *more: str) -> Iterator[None]:
-    """The example between two topics, from its line "ready" until it is stopped by SIGTERM, as a container would be."""
-    command = start_command(engine, input_topic=topics[0], output_topic=topics[1], more=more)
+def running(
+    engine: str, scripts: Scripts, topics: tuple[str, str], *more: str, command: Sequence[str] = (), **variables: str
+) -> Iterator[None]:
+    """The example (or that of `command`) between two topics, from its line "ready" until it is stopped by SIGTERM, as a
+    container would be."""
+    if command:
+        command = [*command, "--input", topics[0], "--output", topics[1], *more]
+    else:
+        command = start_command(engine, input_topic=topics[0], output_topic=topics[1], more=more)
     path = scripts.folder / "operator.txt"
     with path.open("w") as file:
         process = subprocess.Popen(
-            command, cwd=scripts.folder, env=scripts.environment, stdout=file, stderr=subprocess.STDOUT
+            command,
+            cwd=scripts.folder,
+            env=scripts.environment | variables,
+            stdout=file,
+            stderr=subprocess.STDOUT,
         )
     try:
         deadline = time.monotonic() + _WAIT_S
@@ -238,3 +252,23 @@ def test_what_it_does_with_the_output_stamp(engine: str, engines_cluster: Cluste
     assert done.returncode == (5 if engine in PASS_THE_STAMP_ON else 0), done.stdout + done.stderr
     verdict = "INVALID" if engine in PASS_THE_STAMP_ON else "uncertain"
     assert re.search(rf"^ *verdict +{verdict}:", done.stdout, re.MULTILINE), done.stdout
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_lines_for_a_secured_cluster(engine: str, tmp_path: Path) -> None:
+    """With the lines that the README has for it each example works over TLS with an API key, as with Event Streams."""
+    with EmbeddedBroker(security=Security(plain_users={"token": API_KEY})) as broker:
+        shutil.copy(broker.ca_path, tmp_path)
+        cluster, scripts = Cluster(broker.bootstrap_servers), Scripts(broker.bootstrap_servers, tmp_path)
+        source, output = (cluster.create_topic(partitions=PARTITIONS) for _ in range(2))
+        command = secured_command(engine, tmp_path)
+        variables = {"KAFKA_BROKERS": broker.secure_bootstrap_servers, "KAFKA_APIKEY": API_KEY}
+        with running(engine, scripts, (source, output), command=command, **variables):
+            send(scripts, source, 1_000)
+            inputs = {
+                json.loads(message.value() or b"")["trace"]: message.timestamp()[1]
+                for message in cluster.read(source, 1_000, partitions=PARTITIONS)
+            }
+            events = [json.loads(one.value() or b"") for one in cluster.read(output, 1_000, partitions=PARTITIONS)]
+        assert {event["trace"]: in_ms(event["timestamp_start"]) for event in events} == inputs
+        scripts.close()
