@@ -8,7 +8,9 @@ Kafka is used instead of an embedded broker. All output of the processes goes to
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,7 +30,7 @@ from kafka.topics import Admin
 from perf.settings import OPTIONS, SettingsError, checked, count_of, merged_environment, rate
 
 from .broker import KAFKA_VERSION, BrokerError, EmbeddedBroker
-from .operators import ENGINES, OperatorError, prepare, reading_flags, start_command
+from .operators import ENGINES, OperatorError, prepare, reading_flags, require_known, start_command
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "demo-output"
@@ -39,6 +41,7 @@ _STEP, _FIRST_PER_S, _RESOLUTION = "9s", "400", "10%"
 _STOP_TIMEOUT_S = 30.0
 _PARTITIONS = 3
 EMBEDDED = "PERF_DEMO_EMBEDDED"
+_LOCK = ".lock"
 
 
 class DemoError(Exception):
@@ -59,7 +62,7 @@ class Child:
         self._summary: list[str] = []
         self._lines: list[str] = []
         self._news = threading.Condition()
-        print(f"    $ {' '.join(_as_typed(command))}", flush=True)
+        print(f"    $ {_as_typed(command)}", flush=True)
         self.process = subprocess.Popen(
             command,
             cwd=_folder(environment),
@@ -135,8 +138,15 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's background job ignores SIGINT otherwise
         signal.signal(number, _as_interrupt)
     OUTPUT.mkdir(exist_ok=True)
+    lock = os.open(OUTPUT / _LOCK, os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"Another demo is running, and writes to {_shown(OUTPUT)}.", file=sys.stderr)
+        return 2
     for path in filter(Path.is_file, OUTPUT.iterdir()):  # of another demo
-        path.unlink()
+        if path.name != _LOCK:
+            path.unlink()
     try:
         size = checked("SIZE", os.environ.get("SIZE") or "100000", count_of)
         rate_per_s = checked("RATE", os.environ.get("RATE") or "10000", rate)
@@ -144,6 +154,7 @@ def main() -> int:
         service_time_ms = checked("SERVICE_TIME_MS", os.environ.get("SERVICE_TIME_MS") or "1", _delay)
         if engine := os.environ.get("OPERATOR"):
             _refuse_credentials(engine)
+            require_known(engine)
             _say(f"Making ready examples/operators/{engine} (the first time its libraries are downloaded).")
             prepare(engine)
         with _cluster() as environment, _topics(environment) as topics:
@@ -152,13 +163,15 @@ def main() -> int:
             else:
                 _measure(environment, topics, size=size, rate_per_s=rate_per_s, delay_ms=delay_ms)
     except KeyboardInterrupt:
-        print("\nStopped.", flush=True)
+        found = OUTPUT / "run.txt"
+        more = f" What was measured until then is in {_shown(found)}." if found.exists() else ""
+        print(f"\nStopped.{more}", flush=True)
         return 130
     except (BrokerError, DemoError, Fault, OperatorError, SettingsError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
     print(f"\nAll of it is in {_shown(OUTPUT)}: the scripts' whole output (*.txt) and their results (*.json).")
-    print("\n".join(_search_ending() if sys.argv[1:] == ["capacity"] else _ending(rate_per_s)))
+    print("\n".join(_search_ending(service_time_ms) if sys.argv[1:] == ["capacity"] else _ending(rate_per_s)))
     return 0
 
 
@@ -266,9 +279,11 @@ def _ending(rate_per_s: float) -> Iterator[str]:
     yield f"Quote the p99 together with the rate, here {p99_ms:,g} ms {at}; a mean hides the results that came late."
 
 
-def _search_ending() -> Iterator[str]:
+def _search_ending(service_time_ms: float) -> Iterator[str]:
     found = _read("capacity.json")
     yield f"The report is {_shown(OUTPUT / 'capacity.html')}. Its verdict: {found['line']}."
+    if service_time_ms and not os.environ.get("OPERATOR"):
+        yield f"The stand-in's true capacity is {1_000 / service_time_ms:g} messages/s."
     yield "Quote the capacity together with its limit (p99 > 2s), and measure latency at a rate well below it."
 
 
@@ -300,7 +315,7 @@ def _topics(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     names = tuple(f"perf-demo-{time.time_ns() // 1_000_000}-{side}" for side in ("input", "output"))
     _say("Creating an input and an output topic, both with message.timestamp.type=LogAppendTime.")
     command = [sys.executable, str(ROOT / "PerfTopics.py"), "create", *names, "--partitions", str(_PARTITIONS)]
-    print(f"    $ {' '.join(_as_typed(command))}", flush=True)
+    print(f"    $ {_as_typed(command)}", flush=True)
     try:
         if subprocess.run(command, env=dict(environment), cwd=_folder(environment), check=False).returncode:
             raise DemoError("the topics were not created")
@@ -321,9 +336,9 @@ def _say(text: str, *, more: bool = False) -> None:
     print(f"{'   ' if more else chr(10) + '==>'} {text}", flush=True)
 
 
-def _as_typed(command: Sequence[str]) -> list[str]:
+def _as_typed(command: Sequence[str]) -> str:
     """The command as a user in the repository's folder would type it."""
-    return [part.replace(sys.executable, "python").replace(f"{ROOT}{os.sep}", "") for part in command]
+    return shlex.join(part.replace(sys.executable, "python").replace(f"{ROOT}{os.sep}", "") for part in command)
 
 
 def _shown(path: Path) -> str:

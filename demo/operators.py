@@ -59,9 +59,14 @@ def prepare(name: str) -> list[str]:
 
     The command takes --input, --output and --exactly-once, and the variable KAFKA_BROKERS. Raises OperatorError.
     """
+    require_known(name)
+    return _java(EXAMPLES / name) if ENGINES[name].java else _python(EXAMPLES / name, ENGINES[name])
+
+
+def require_known(name: str) -> None:
+    """Raises OperatorError for a name that no example has."""
     if name not in ENGINES:
         raise OperatorError(f"OPERATOR: {name} is not one of {', '.join(ENGINES)}")
-    return _java(EXAMPLES / name) if ENGINES[name].java else _python(EXAMPLES / name, ENGINES[name])
 
 
 def _need(folder: Path, tool: str, package: str) -> None:

@@ -22,7 +22,7 @@ MOST_GROWTH = 0.01  # of the rate: by so much the backlog of a sustained rate ma
 LEAST_ROWS = 5
 _LEAST_REACHED = 0.99  # of the rate: below it the producer was too slow
 _HICCUP_S = 0.5  # of the last answer: by so little it may be late in any case
-_MOST_OFF = 0.05  # by so much the number of results may differ from what is expected, to be judged
+_MOST_OFF = 0.1  # by so much the number of results may differ from what is expected, to be judged
 _MOST_DRAIN = 3.0  # times the time of sending
 
 
@@ -115,16 +115,17 @@ def falls_behind(
 def _is_pipelines(producers: Sequence[ProducerResult], read: ConsumerSummary, ratio: float | None) -> bool:
     """Whether the backlog of the deltas is what a steady load made of the pipeline, and nothing else.
 
-    With intended stamps it has the producer's lateness in it, with the moment of receiving the consumer's. Where the
-    ratio is not declared, and there are not about as many results as messages, nobody knows which load they are of.
+    With intended stamps it has the producer's lateness in it, with the moment of receiving the consumer's. Where there
+    are more results than expected, or fewer and the ratio is not declared, nobody knows which load they are of.
     """
     steady = all(
         one.steady and (one.summary.target_rate_per_s or 0) > 0 and one.summary.stamp == "send" for one in producers
     )
     if not producers or not steady or read.latency != "append" or not read.is_valid or not read.measured:
         return False
-    acknowledged = sum(one.summary.acknowledged for one in producers)
-    return ratio is not None or abs(read.messages_read - acknowledged) <= _MOST_OFF * acknowledged
+    expected = (ratio or 1.0) * sum(one.summary.acknowledged for one in producers)
+    more = read.messages_read - expected
+    return more <= _MOST_OFF * expected and (ratio is not None or -more <= _MOST_OFF * expected)
 
 
 def rows_while_sending(

@@ -111,7 +111,10 @@ class Limit:
         actual = known[self.metric]
         bound = self.quantity if self.reference is None else self.quantity * known[self.reference]
         exceeded = _COMPARISONS[self.comparison](actual, bound)
-        # all digits, lest the sentence contradicts itself
+        rounded = {name: round(value, 3) for name, value in known.items()}
+        other = self.quantity if self.reference is None else self.quantity * rounded[self.reference]
+        if _COMPARISONS[self.comparison](rounded[self.metric], other) == exceeded:
+            known = rounded  # else all digits, lest the sentence contradicts itself
         values = ", ".join(f"{name} is {str(value).removesuffix('.0')}{self.unit}" for name, value in known.items())
         return Outcome(self, actual, exceeded, f"{self.text}: {values}: {'exceeded' if exceeded else 'holds'}")
 

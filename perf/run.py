@@ -18,13 +18,15 @@ from . import result
 from .growth import Growth, falls_behind, growth_of
 from .limits import Limit, Outcome, metrics_of, parse
 from .process import SIGNALLED, ExitCode, first_of
-from .result import VERSION, ConsumerResult, ProducerResult, Result, ResultError
+from .result import VERSION, ConsumerResult, ProducerResult, Result, ResultError, epoch_ms
 from .series import BacklogRow, TimeSeries
 from .stats import INVALID
 from .trace import LedgerCounts, Origin, origin_of
 
 _MOST_CHANCE = 4.0  # standard deviations
 _LATE_MS = 100.0
+_MOST_MORE = 0.05  # of the results that are expected: duplicates, if the pipeline works at least once
+_CLOCKS_S = 5.0  # so far apart may the clocks of brokers and producers be
 
 
 class JudgedLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,11 +148,12 @@ def report_of(
     if missing and missing > 0 and ExitCode.NO_MEASUREMENT not in codes:
         codes.add(ExitCode.NOT_ACKNOWLEDGED)
     behind = falls_behind(growth, producers, consumer, ratio=expect_ratio)
-    status = _status(producer, consumer, codes, behind=behind)
+    doubts = [*_others(producer, consumer, missing), *_behind(behind)]
+    status = _status(producer, consumer, codes, doubtful=bool(doubts))
     said = list(dict.fromkeys([*ended, *_ended(results, codes)]))
     return Report(
         status=status,
-        verdict=_verdict(status, producer, consumer, ledger, judged, ended=said, missing=missing, behind=behind),
+        verdict=_verdict(status, producer, consumer, ledger, judged, ended=said, missing=missing, doubts=doubts),
         exit_code=first_of(codes),
         ended=said,
         sources=[Path(source).name for source in sources],
@@ -248,7 +251,9 @@ def _codes(
     return codes | ({int(ExitCode.LIMIT_EXCEEDED)} if exceeded else set())
 
 
-def _status(producer: ProducerResult | None, consumer: ConsumerResult | None, codes: Set[int], *, behind: str) -> str:
+def _status(
+    producer: ProducerResult | None, consumer: ConsumerResult | None, codes: Set[int], *, doubtful: bool
+) -> str:
     """The worst of what is known."""
     if ExitCode.NO_MEASUREMENT in codes:
         return "invalid"
@@ -257,7 +262,7 @@ def _status(producer: ProducerResult | None, consumer: ConsumerResult | None, co
     if codes:
         return "exceeded"
     uncertain = consumer is not None and consumer.summary.verdict.startswith("uncertain")
-    return "uncertain" if uncertain or behind or (producer is not None and _is_late(producer)) else "valid"
+    return "uncertain" if uncertain or doubtful or (producer is not None and _is_late(producer)) else "valid"
 
 
 def _left_out(producer: ProducerResult) -> int:
@@ -293,7 +298,7 @@ def _verdict(
     *,
     ended: Sequence[str],
     missing: int | None,
-    behind: str,
+    doubts: Sequence[str],
 ) -> str:
     """The run in one sentence, its worst first."""
     sent = producer.summary if producer is not None else None
@@ -303,7 +308,7 @@ def _verdict(
     if producer is not None and _left_out(producer):
         parts.append(f"{_left_out(producer):,} messages that were due were not sent")
     if status == "invalid":
-        return _as_sentence([*_why_invalid(consumer, ended), *parts])
+        return _as_sentence([*_why_invalid(producer, consumer, ended), *parts])
     if status == "incomplete" and ended and not parts:
         parts.append(ended[0])
     if missing and missing > 0:
@@ -319,8 +324,7 @@ def _verdict(
         parts.append(
             f"the load was not as declared: half of it was over {producer.summary.lateness_ms.p50:,.4g} ms late"
         )
-    if behind:
-        parts.append(f"the pipeline seems not to keep up: {behind}, so times depend on how long the test ran")
+    parts += doubts
     if consumer is not None:
         parts += _of_deltas(consumer)
     elif sent is not None and status != "incomplete":
@@ -333,13 +337,17 @@ def _verdict(
 
 def _as_sentence(parts: Sequence[str]) -> str:
     sentence = "; ".join(parts)
-    return f"{sentence[:1].upper()}{sentence[1:]}."
+    return f"{sentence[:1].upper()}{sentence[1:]}{'' if sentence.endswith('?') else '.'}"
 
 
-def _why_invalid(consumer: ConsumerResult | None, ended: Sequence[str]) -> list[str]:
-    if consumer is not None and not consumer.summary.is_valid:
-        return [consumer.summary.verdict, *ended[:1]]
-    return [f"{INVALID}: {ended[0] if ended else 'there is no measurement'}"]
+def _why_invalid(producer: ProducerResult | None, consumer: ConsumerResult | None, ended: Sequence[str]) -> list[str]:
+    if consumer is None or consumer.summary.is_valid:
+        return [f"{INVALID}: {ended[0] if ended else 'there is no measurement'}"]
+    others = [one for one in ended if not one.endswith(f"exit code {int(ExitCode.NO_MEASUREMENT)}")]
+    if producer is not None and producer.summary.acknowledged and not consumer.summary.messages_read:
+        sent = f"none of {producer.summary.acknowledged:,} messages had a result: is the operator running, and does it"
+        return [f"{INVALID}: {sent} read {producer.topic} and write {consumer.topic}?", *others[:1]]
+    return [consumer.summary.verdict, *others[:1]]
 
 
 def _of_results(ledger: LedgerCounts | None, missing: int | None, *, known: bool) -> list[str]:
@@ -352,6 +360,26 @@ def _of_results(ledger: LedgerCounts | None, missing: int | None, *, known: bool
     if missing and missing < 0:
         parts.append(f"{-missing:,} results more than were expected")
     return parts
+
+
+def _behind(told: str) -> list[str]:
+    return [f"the pipeline seems not to keep up: {told}, so times depend on how long the test ran"] if told else []
+
+
+def _others(producer: ProducerResult | None, consumer: ConsumerResult | None, missing: int | None) -> list[str]:
+    """In words that some results are of messages that this run did not send."""
+    if producer is None or consumer is None or not consumer.summary.series:
+        return []
+    oldest_ms = min(row.start_ms + 1_000 * row.width_s - row.max_ms for row in consumer.summary.series)
+    before_s = (epoch_ms(producer.started_at) - oldest_ms) / 1_000
+    if before_s > _CLOCKS_S:
+        return [
+            f"not all results are of this run: the oldest is of a message stamped {before_s:,.0f} s before the first "
+            "one was sent (or the brokers' clocks differ by that)"
+        ]
+    if missing and -missing > _MOST_MORE * (consumer.summary.messages_read + missing):
+        return ["not all results are of this run, or a message has more of them than --expect-ratio says"]
+    return []
 
 
 def _of_deltas(consumer: ConsumerResult) -> list[str]:

@@ -548,8 +548,8 @@ class Statistics:
         inherited = self._deltas.zeros() >= _INHERITED_SHARE * self.measured
         if inherited and self.measured >= _INHERITED_LEAST:
             return (
-                f"{INVALID}: the results carry their inputs' timestamps (CreateTime, deltas of exactly 0), so nothing "
-                "was measured; make the output topic LogAppendTime, or use --latency receive"
+                f"{INVALID}: the results carry their inputs' timestamps (CreateTime, deltas of exactly 0), and so mean "
+                "nothing; make the output topic LogAppendTime, or use --latency receive"
             )
         return "uncertain: the operator's side stamped results (CreateTime), by a clock that this tool does not know"
 

@@ -158,15 +158,13 @@ def _cards(shown: Figures) -> str:
         cards += [_card(f"Delta, {name}", shown.show(f"{read}.delta_ms.{name}"), "ms") for name in _HEADLINE]
         more = f"of {shown.show(f'{read}.messages_read')} read"
         cards.append(_card("Measured", shown.show(f"{read}.measured"), "", more))
-        cards.append(_card("Results", shown.show(f"{read}.throughput_per_s"), "/s"))
+        grown, low, high = shown.row("growth", ("growth_per_s", "growth_low_per_s", "growth_high_per_s"))
+        more = f"backlog grew by {grown} /s ({low} to {high})" if shown.find("growth") else ""
+        cards.append(_card("Results", shown.show(f"{read}.throughput_per_s"), "/s", more))
     if shown.find("producer") is not None:
         target = f"{sent}.target_rate_per_s"
         more = f"asked for: {shown.show(target)}" if shown.find(target) else "as fast as possible"
         cards.append(_card("Sent", shown.show(f"{sent}.send_rate_per_s"), "/s", more))
-    if shown.find("growth") is not None:
-        low, high = shown.row("growth", ("growth_low_per_s", "growth_high_per_s"))
-        more = f"at least {low}, at most {high} (95 % each)"
-        cards.append(_card("Backlog's growth", shown.show("growth.growth_per_s"), "/s", more))
     cards.append(_card("Lost", shown.show("ledger.lost"), "", "" if shown.find("ledger") else "not traced"))
     return f'<dl class="cards">{"".join(cards)}</dl>'
 

@@ -107,6 +107,8 @@ def report_lines(report: Report) -> Iterator[str]:
     if report.growth is not None:
         title = "Backlog while messages were sent: its growth, at least and at most (95 % each)"
         yield from summary_lines(title, report.growth)
+    elif report.producer is not None and report.producer.steady and report.consumer is not None:
+        yield from ("", "Backlog while messages were sent: its growth is n/a (docs/report.md, Backlog, says when)")
     yield from limit_lines(report.limits)
     yield from ("", report.verdict)
 
@@ -116,7 +118,8 @@ def capacity_lines(capacity: Capacity) -> Iterator[str]:
     yield from ("", "Steps of the search, by rate (delta in ms; growth of the backlog in % of the rate)")
     rows = [["messages/s", "outcome", "p50", "p99", "p99.9", "max", "growth", "at most"]]
     for step in sorted(capacity.steps, key=lambda step: step.rate_per_s):
-        growth = [_NONE if share is None else f"{100 * share:+.2f}" for share in (step.growth, step.growth_high)]
+        shares = (step.growth, step.growth_high)
+        growth = [_NONE if share is None else f"{round(100 * share, 2) + 0.0:+.2f}" for share in shares]
         delta = (number(value) for value in (step.p50_ms, step.p99_ms, step.p99_9_ms, step.max_ms))
         rows.append([f"{step.rate_per_s:g}", step.outcome.replace("_", " "), *delta, *growth])
     yield from _aligned(rows, "  ")

@@ -55,17 +55,22 @@ def test_the_demo_shows_a_whole_measurement(demo: subprocess.Popen[str]) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_all_that_it_started(demo: subprocess.Popen[str], number: signal.Signals) -> None:
-    """Interrupted while it measures, the demo ends with 130 and leaves no process and no broker data behind."""
+    """Interrupted while it measures, the demo ends with 130 and leaves no process and no data, but what was
+    measured. A second one, which would write to the same folder, is refused meanwhile."""
     assert demo.stdout is not None
     for line in demo.stdout:
         if "[STAT 100]" in line:
             break
+    second = subprocess.run([sys.executable, "-m", "demo"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (second.returncode, second.stderr) == (2, "Another demo is running, and writes to demo-output.\n")
     started = psutil.Process(demo.pid).children(recursive=True)
     assert len(started) >= 3
     demo.send_signal(number)
     stdout, _ = demo.communicate(timeout=60)
     assert demo.returncode == 130, stdout
     assert "Traceback" not in stdout
+    assert "Stopped. What was measured until then is in demo-output/run.txt." in stdout
+    assert "Stopped by SIG" in (ROOT / "demo-output" / "run.txt").read_text()
     _, alive = psutil.wait_procs(started, timeout=10)
     assert not alive
 

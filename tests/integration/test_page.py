@@ -197,6 +197,7 @@ def test_a_plot_can_be_zoomed_and_hovered(report: Seen) -> None:
     """Dragging narrows the time shown, a double click widens it again, hovering shows the values under the mouse."""
     page = report.page
     whole = page.evaluate("document.getElementById('time')._fullLayout.xaxis.range.map(at => +new Date(at))")
+    page.locator("#time").scroll_into_view_if_needed()
     area = page.locator("#time .nsewdrag").first.bounding_box()
     assert area is not None
     middle = area["y"] + area["height"] / 2

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -215,6 +216,37 @@ def test_the_number_of_results_is_what_was_declared(
     code_found, stdout, stderr = run(scripts, topics, *load, "--expect-ratio", declared, "--drain-timeout", "1s")
     assert code_found == code, stdout + stderr
     assert words in stdout
+
+
+def test_results_of_messages_that_were_there_before_are_told(
+    scripts: Scripts, topics: tuple[str, str], cluster: Cluster
+) -> None:
+    """An operator that also works off a message of ten minutes ago: its delta is no result of this run."""
+    start_operator(scripts, topics)
+    flags = ("--input", topics[0], "--output", topics[1], "--folder", "run", "--rate", "200", "--size", "600")
+    process = scripts.start("PerfRun.py", *flags, "--drain-timeout", "5s")
+    assert process.stdout is not None
+    process.stdout.readline()  # the first average
+    old_ms = time.time_ns() // 1_000_000 - 600_000
+    cluster.produce(topics[1], [b'{"timestamp_start":%d}' % old_ms])
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stdout + stderr
+    verdict = stdout.splitlines()[-1]
+    assert re.match(r"Not all results are of this run: the oldest is of a message stamped 59\d s before", verdict)
+    assert verdict.endswith("; 1 results more than were expected.")
+    assert written(scripts, "report.json")["status"] == "uncertain"
+
+
+def test_a_pipeline_that_falls_behind_is_told(scripts: Scripts, topics: tuple[str, str]) -> None:
+    """At twice what the operator carries the backlog grows by half of the rate, and the verdict says so."""
+    start_operator(scripts, topics, "--service-time-ms", "10")
+    limits = ("--fail-if", "growth_low > 0.3*target", "--fail-if", "growth_high > 0.7*target")
+    code, stdout, stderr = run(scripts, topics, "--rate", "200", "--duration", "12s", "--warmup", "1s", *limits)
+    assert code == 6, stdout + stderr
+    grown = written(scripts, "report.json")["growth"]["growth_per_s"]
+    assert grown == pytest.approx(100, rel=0.1)
+    assert "the pipeline seems not to keep up: its backlog grew by at least" in stdout.splitlines()[-1]
+    assert "growth_high > 0.7*target" in stdout and stdout.count(": exceeded") == 1
 
 
 def test_a_secret_in_a_scenario_is_refused_before_anybody_sees_it(scripts: Scripts, tmp_path: Path) -> None:

@@ -881,7 +881,7 @@ def test_limits_of_the_producer(scripts: Scripts, cluster: Cluster) -> None:
     result = result_file(scripts, "p.json")
     summary = result["summary"]
     rate, ack, late = summary["send_rate_per_s"], summary["ack_ms"]["p50"], summary["lateness_ms"]["max"]
-    both = f"rate is {_digits(rate)}/s, target is 300/s"
+    both = f"rate is {_digits(round(rate, 3))}/s, target is 300/s"
     slow = "exceeded" if rate < 0.99 * 300 else "holds"
     _assert_limits(
         done,
@@ -892,8 +892,8 @@ def test_limits_of_the_producer(scripts: Scripts, cluster: Cluster) -> None:
             "failed > 0: failed is 0: holds",
             "unknown != 0: unknown is 0: holds",
             "acknowledged == 300: acknowledged is 300: exceeded",
-            f"ack p50 > 0us: ack p50 is {_digits(ack)} ms: exceeded",
-            f"lateness max < 10m: lateness max is {_digits(late)} ms: exceeded",
+            f"ack p50 > 0us: ack p50 is {_digits(round(ack, 3))} ms: exceeded",
+            f"lateness max < 10m: lateness max is {_digits(round(late, 3))} ms: exceeded",
             "target != 300/s: target is 300/s: holds",
         ],
     )

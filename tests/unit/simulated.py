@@ -15,7 +15,7 @@ from perf.run import Report, report_of
 from perf.stats import Histogram, ProducerSummary, Statistics, per_second
 from perf.trace import Ledger
 
-START_MS = 1_795_000_000_000
+START_MS = 1_795_420_800_000  # the moment STARTED_AT
 STARTED_AT = "2026-11-23T08:00:00.000+00:00"
 STEP_S = 20
 Sample = tuple[int, int]  # stamp of the result in ms after START_MS, and its delta in ms

@@ -66,7 +66,7 @@ def test_only_time_in_which_all_producers_sent_counts() -> None:
 def test_the_warm_up_covers_how_far_apart_producers_began() -> None:
     """Where the results of the time in which not all sent are not measured, no more of the beginning is left out."""
     read = consumer(list(pipeline(100, service_ms=5, seconds=9)))
-    sending = side_by_side(0, 1, seconds=9)
+    sending = side_by_side(0, 1, seconds=10)
     without = report_of([*sending, read], sources=[], expect_ratio=1.0)
     assert without.growth is None  # 9 s less a partial one and 1 s at each end
     warmed = {**read.summary.not_measured, "warmup": 100}

@@ -81,7 +81,8 @@ def test_results_that_did_not_come_make_a_run_incomplete() -> None:
     assert (found.status, found.exit_code, found.missing) == ("incomplete", 4, 500 - read_in_all)
     assert found.verdict.startswith("93 of the results that were expected did not come; half of 400")
     more = report_of([consumer(GOOD), producer(200)], sources=[], expect_ratio=1.0)
-    assert (more.status, more.exit_code, more.missing) == ("valid", 0, 200 - read_in_all)
+    assert (more.status, more.exit_code, more.missing) == ("uncertain", 0, 200 - read_in_all)
+    assert more.verdict.startswith("Not all results are of this run, or a message has more of them than --expect-ratio")
     assert more.verdict.endswith("; 207 results more than were expected.")
 
 
@@ -91,6 +92,35 @@ def test_a_ratio_that_is_a_mean_leaves_room_for_chance(sent: int, missing: int) 
     found = report_of([consumer(GOOD), producer(sent)], sources=[], expect_ratio=0.5)
     assert found.missing == missing
     assert found.exit_code == (4 if missing > 0 else 0)
+
+
+def test_some_duplicates_leave_a_run_valid() -> None:
+    """An operator that works at least once may double a few results: that is told, and no doubt about the others."""
+    found = report_of([consumer(GOOD), producer(395)], sources=[], expect_ratio=1.0)
+    assert (found.status, found.missing) == ("valid", -12)
+    assert found.verdict.endswith("; 12 results more than were expected.")
+
+
+def test_results_of_earlier_messages_are_told() -> None:
+    """An operator that works off what was there before the run makes results that are as old as that: not this run's.
+    Five seconds are left to the clocks."""
+    for older_ms, status in ((4_000, "valid"), (760_000, "uncertain")):
+        samples = [*GOOD, (2_000, 2_000 + older_ms)]
+        found = report_of([consumer(samples), producer(400)], sources=[])
+        assert (found.status, found.exit_code) == (status, 0)
+    assert found.verdict.startswith(
+        "Not all results are of this run: the oldest is of a message stamped 759 s before the first one was sent"
+    )
+
+
+def test_an_operator_that_does_not_run_is_thought_of() -> None:
+    """Where nothing at all came back the verdict asks for it, by the topics' names."""
+    nothing = consumer([])
+    summary = msgspec.structs.replace(nothing.summary, messages_read=0)
+    found = report_of([msgspec.structs.replace(nothing, summary=summary), producer(9)], sources=[], expect_ratio=1.0)
+    assert found.verdict == (
+        "INVALID: none of 9 messages had a result: is the operator running, and does it read inputs and write results?"
+    )
 
 
 def test_a_load_that_was_not_sent_as_declared_is_told() -> None:

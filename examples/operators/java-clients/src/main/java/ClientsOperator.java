@@ -44,6 +44,7 @@ public final class ClientsOperator {
         properties.putAll(Map.of(
                 "group.id", group,
                 "auto.offset.reset", "earliest",
+                "allow.auto.create.topics", false,
                 "enable.auto.commit", false,
                 "isolation.level", "read_committed",
                 "key.deserializer", ByteArrayDeserializer.class,
