@@ -102,7 +102,7 @@ def _report_from_kafka(name: str, options: Settings) -> Report:
     consumers = len(found.members(coordination.CONSUMER))
     return run.report_of(
         results, sources=[f"run {name}"], limits=options.fail_if, ended=ended, consumers_known=consumers,
-        expect_ratio=options.expect_ratio,
+        expect_ratio=options.expect_ratio, began_ms=found.first_ms,
     )  # fmt: skip
 
 

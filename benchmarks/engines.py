@@ -227,7 +227,7 @@ def _cell(found: dict[str, Any]) -> str:
         return "none"
     if found["status"] == "incomplete":
         reason = found["bounded_by"].partition(":")[0].replace(" messages/s", "")
-        return f"at least {found['capacity_per_s']:g} ({reason})"
+        return f"at least {found['capacity_per_s']:g}, unconfirmed ({reason})"
     rate, reason = found["line"].removeprefix("capacity: ").partition(" messages/s")[::2]
     if found["status"] == "at_least":
         return f"{rate} ({reason.removeprefix('; ')})"

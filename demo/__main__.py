@@ -138,12 +138,14 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's background job ignores SIGINT otherwise
         signal.signal(number, _as_interrupt)
     OUTPUT.mkdir(exist_ok=True)
-    lock = os.open(OUTPUT / _LOCK, os.O_CREAT | os.O_RDWR)
+    lock = os.open(OUTPUT / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         print(f"Another demo is running, and writes to {_shown(OUTPUT)}.", file=sys.stderr)
         return 2
+    except OSError:  # some file systems know no locks
+        pass
     for path in filter(Path.is_file, OUTPUT.iterdir()):  # of another demo
         if path.name != _LOCK:
             path.unlink()

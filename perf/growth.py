@@ -93,9 +93,14 @@ def growth_of(
 
 
 def falls_behind(
-    growth: Growth | None, producers: Sequence[ProducerResult], consumer: ConsumerResult | None, *, ratio: float | None
+    growth: Growth | None,
+    producers: Sequence[ProducerResult],
+    consumer: ConsumerResult | None,
+    *,
+    ratio: float | None,
+    sent_s: float,
 ) -> str:
-    """In words that the pipeline fell behind the rate; "" where that is not sure."""
+    """In words that the pipeline fell behind the rate of what was sent in `sent_s`; "" where that is not sure."""
     producers = [one for one in producers if one.summary.messages]
     rate_per_s = sum(one.summary.target_rate_per_s or 0 for one in producers)
     if growth is not None and rate_per_s:
@@ -106,7 +111,6 @@ def falls_behind(
         return ""
     # so long after the input that the rows of the series, which grew with it, are too wide for a slope
     took_s = (rows[-1].start_ms - rows[0].start_ms) / 1_000
-    sent_s = max(one.summary.send_elapsed_s for one in producers)
     if rows[0].width_s == 1 or took_s < _MOST_DRAIN * sent_s:
         return ""
     return f"messages were sent for {sent_s:.0f} s, and their results took {took_s:.0f} s"

@@ -111,7 +111,7 @@ class Limit:
         actual = known[self.metric]
         bound = self.quantity if self.reference is None else self.quantity * known[self.reference]
         exceeded = _COMPARISONS[self.comparison](actual, bound)
-        rounded = {name: round(value, 3) for name, value in known.items()}
+        rounded = {name: round(value, 3) + 0 for name, value in known.items()}  # + 0: no -0
         other = self.quantity if self.reference is None else self.quantity * rounded[self.reference]
         if _COMPARISONS[self.comparison](rounded[self.metric], other) == exceeded:
             known = rounded  # else all digits, lest the sentence contradicts itself

@@ -121,34 +121,42 @@ def report_of(
     consumers_known: int | None = None,
     expect_ratio: float | None = None,
     growth: Growth | UnsetType | None = UNSET,
+    began_ms: float | None = None,
 ) -> Report:
     """Everything about one run. Raises ResultError for results that do not belong together, or a damaged one.
 
     `ended`: sentences about processes that are not in `results`, with the exit code that each leads to.
     `consumers_known`: how many there were, where the results are not one for each. `expect_ratio`: results for each
     message; where it is given, results that did not come make the run incomplete, unless a signal ended it: then they
-    were not waited for. `growth`: where it is known from a report, which has the producers only as one.
+    were not waited for. `growth`: where it is known from a report, which has the producers only as one. `began_ms`:
+    when the run began, where that may have been before the results' own starts.
     """
     producers = [one for one in results if isinstance(one, ProducerResult)]
     consumers = [one for one in results if isinstance(one, ConsumerResult)]
     producer = cast(ProducerResult, result.merged(producers)) if producers else None
     consumer = cast(ConsumerResult, result.merged(consumers)) if consumers else None
     ledger = _ledger(producers, consumers)
-    backlog = TimeSeries.from_state(consumer.series).backlog() if consumer is not None else []
+    series = TimeSeries.from_state(consumer.series) if consumer is not None else TimeSeries()
+    backlog = series.backlog()
+    stopped = any(code > SIGNALLED for code in ended.values())
+    missing = None if stopped else _missing(producer, consumer, ledger, expect_ratio)
+    doubts: list[str] = []
+    if all(code > SIGNALLED for code in ended.values()):  # no process is missing whose load is in the results
+        doubts = _others(producer, consumer, series, missing, began_ms=began_ms)
+    else:
+        growth = None
     if growth is UNSET:
-        whole = all(code > SIGNALLED for code in ended.values())  # no process is missing whose load is in the results
-        growth = growth_of(producers, consumer, backlog, ratio=expect_ratio) if whole else None
+        growth = growth_of(producers, consumer, backlog, ratio=expect_ratio) if not doubts else None
     metrics: dict[str, float | None] = {}
     for found in (producer and producer.summary, consumer and consumer.summary, ledger, growth):
         metrics |= metrics_of(found) if found is not None else {}
     judged = [_judged(limit.check(metrics)) for limit in limits]
-    stopped = any(code > SIGNALLED for code in ended.values())
-    missing = None if stopped else _missing(producer, consumer, ledger, expect_ratio)
     codes = _codes(producer, consumer, results, exceeded=any(one.exceeded for one in judged)) | set(ended.values())
     if missing and missing > 0 and ExitCode.NO_MEASUREMENT not in codes:
         codes.add(ExitCode.NOT_ACKNOWLEDGED)
-    behind = falls_behind(growth, producers, consumer, ratio=expect_ratio)
-    doubts = [*_others(producer, consumer, missing), *_behind(behind)]
+    if producer is not None and not doubts:
+        sent_s = producer.summary.send_elapsed_s
+        doubts = _behind(falls_behind(growth, producers, consumer, ratio=expect_ratio, sent_s=sent_s))
     status = _status(producer, consumer, codes, doubtful=bool(doubts))
     said = list(dict.fromkeys([*ended, *_ended(results, codes)]))
     return Report(
@@ -344,10 +352,10 @@ def _why_invalid(producer: ProducerResult | None, consumer: ConsumerResult | Non
     if consumer is None or consumer.summary.is_valid:
         return [f"{INVALID}: {ended[0] if ended else 'there is no measurement'}"]
     others = [one for one in ended if not one.endswith(f"exit code {int(ExitCode.NO_MEASUREMENT)}")]
-    if producer is not None and producer.summary.acknowledged and not consumer.summary.messages_read:
-        sent = f"none of {producer.summary.acknowledged:,} messages had a result: is the operator running, and does it"
-        return [f"{INVALID}: {sent} read {producer.topic} and write {consumer.topic}?", *others[:1]]
-    return [consumer.summary.verdict, *others[:1]]
+    if others or producer is None or not producer.summary.acknowledged or consumer.summary.messages_read:
+        return [consumer.summary.verdict, *others[:1]]
+    asked = f"is the operator running, and does it read {producer.topic} and write {consumer.topic}?"
+    return [f"{INVALID}: none of {producer.summary.acknowledged:,} messages had a result; {asked}"]
 
 
 def _of_results(ledger: LedgerCounts | None, missing: int | None, *, known: bool) -> list[str]:
@@ -358,7 +366,7 @@ def _of_results(ledger: LedgerCounts | None, missing: int | None, *, known: bool
     elif ledger is not None and ledger.lost == 0 and known and not ledger.unexpected:
         parts.append("none lost")
     if missing and missing < 0:
-        parts.append(f"{-missing:,} results more than were expected")
+        parts.append(f"{-missing:,} results more than were expected" if missing < -1 else "1 result more than expected")
     return parts
 
 
@@ -366,18 +374,28 @@ def _behind(told: str) -> list[str]:
     return [f"the pipeline seems not to keep up: {told}, so times depend on how long the test ran"] if told else []
 
 
-def _others(producer: ProducerResult | None, consumer: ConsumerResult | None, missing: int | None) -> list[str]:
+def _others(
+    producer: ProducerResult | None,
+    consumer: ConsumerResult | None,
+    series: TimeSeries,
+    missing: int | None,
+    *,
+    began_ms: float | None,
+) -> list[str]:
     """In words that some results are of messages that this run did not send."""
-    if producer is None or consumer is None or not consumer.summary.series:
+    rows = series.rows()
+    if producer is None or consumer is None or not rows:
         return []
-    oldest_ms = min(row.start_ms + 1_000 * row.width_s - row.max_ms for row in consumer.summary.series)
-    before_s = (epoch_ms(producer.started_at) - oldest_ms) / 1_000
+    first_ms = min(epoch_ms(producer.started_at), began_ms or math.inf)
+    before_s = (first_ms - min(row.start_ms + 1_000 * row.width_s - row.max_ms for row in rows)) / 1_000
     if before_s > _CLOCKS_S:
         return [
             f"not all results are of this run: the oldest is of a message stamped {before_s:,.0f} s before the first "
-            "one was sent (or the brokers' clocks differ by that)"
+            "one was sent (or the clocks of brokers and producers differ by that)"
         ]
-    if missing and -missing > _MOST_MORE * (consumer.summary.messages_read + missing):
+    expected = consumer.summary.messages_read + (missing or 0)
+    unanswered = producer.summary.messages / max(producer.summary.acknowledged, 1)  # these may be in Kafka, too
+    if missing and consumer.summary.messages_read > (1 + _MOST_MORE) * unanswered * expected:
         return ["not all results are of this run, or a message has more of them than --expect-ratio says"]
     return []
 

@@ -58,11 +58,12 @@ def test_ctrl_c_stops_all_that_it_started(demo: subprocess.Popen[str], number: s
     """Interrupted while it measures, the demo ends with 130 and leaves no process and no data, but what was
     measured. A second one, which would write to the same folder, is refused meanwhile."""
     assert demo.stdout is not None
+    assert next(line for line in demo.stdout if line.startswith("==>"))  # from then on, and seconds before its end
+    second = subprocess.run([sys.executable, "-m", "demo"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (second.returncode, second.stderr) == (2, "Another demo is running, and writes to demo-output.\n")
     for line in demo.stdout:
         if "[STAT 100]" in line:
             break
-    second = subprocess.run([sys.executable, "-m", "demo"], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (second.returncode, second.stderr) == (2, "Another demo is running, and writes to demo-output.\n")
     started = psutil.Process(demo.pid).children(recursive=True)
     assert len(started) >= 3
     demo.send_signal(number)

@@ -54,6 +54,7 @@ def test_one_command_is_a_whole_test(scripts: Scripts, topics: tuple[str, str]) 
     assert code == 0, stderr
     report = written(scripts, "report.json")
     assert report["producers"] == 2
+    assert (report["producer"]["steady"], report["growth"]) == (False, None)  # the load grows, and so does a backlog
     assert report["producer"]["summary"]["acknowledged"] == report["consumer"]["summary"]["measured"] == 900
     assert report["ledger"]["lost"] == report["ledger"]["duplicated"] == 0
     assert report["producer"]["summary"]["send_rate_per_s"] == pytest.approx(300, rel=0.1)
@@ -233,7 +234,7 @@ def test_results_of_messages_that_were_there_before_are_told(
     assert process.returncode == 0, stdout + stderr
     verdict = stdout.splitlines()[-1]
     assert re.match(r"Not all results are of this run: the oldest is of a message stamped 59\d s before", verdict)
-    assert verdict.endswith("; 1 results more than were expected.")
+    assert verdict.endswith("; 1 result more than expected.")
     assert written(scripts, "report.json")["status"] == "uncertain"
 
 
@@ -244,7 +245,7 @@ def test_a_pipeline_that_falls_behind_is_told(scripts: Scripts, topics: tuple[st
     code, stdout, stderr = run(scripts, topics, "--rate", "200", "--duration", "12s", "--warmup", "1s", *limits)
     assert code == 6, stdout + stderr
     grown = written(scripts, "report.json")["growth"]["growth_per_s"]
-    assert grown == pytest.approx(100, rel=0.1)
+    assert grown == pytest.approx(100, rel=0.2)
     assert "the pipeline seems not to keep up: its backlog grew by at least" in stdout.splitlines()[-1]
     assert "growth_high > 0.7*target" in stdout and stdout.count(": exceeded") == 1
 

@@ -16,7 +16,9 @@ _BROKERS = 'os.environ["KAFKA_BROKERS"]'
 
 def documented_lines() -> dict[str, str]:
     """By example: the lines of the README's table."""
-    rows = re.findall(r"^\| `([\w-]+)` \| .* \| `([^`]+)`[^|]*\|$", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    text = (EXAMPLES / "README.md").read_text()
+    assert f"`{_MODULE}`" in text and f"`{_MODULE.replace('org.apache.kafka', _SHADED)}`" in text  # of LOGIN
+    rows = re.findall(r"^\| `([\w-]+)` \| .* \| `([^`]+)`[^|]*\|$", text, re.MULTILINE)
     return {name: lines for name, lines in rows if name in ENGINES} | {"kafka-streams": dict(rows)["java-clients"]}
 
 

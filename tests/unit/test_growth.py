@@ -151,6 +151,17 @@ def test_results_that_come_long_after_the_input_are_told() -> None:
     assert found.status == "uncertain"
 
 
+def test_producers_one_after_another_are_no_overload() -> None:
+    """Four that each sent for 100 s, one after another, had results for 400 s: that is as long as all of them sent."""
+    sending = side_by_side(*range(0, 8, 2), seconds=100)
+    sending = [
+        msgspec.structs.replace(one, started_at=f"2026-11-23T08:{at // 60:02d}:{at % 60:02d}.000+00:00")
+        for one, at in zip(sending, range(0, 400, 100), strict=True)
+    ]
+    found = report_of([*sending, consumer(list(pipeline(50, service_ms=5, seconds=400)))], sources=[])
+    assert (found.status, found.growth) == ("valid", None)
+
+
 def test_an_invalid_run_tells_no_growth() -> None:
     """Deltas of 0, because the inputs' stamps were passed on, make an empty backlog: that does not grow, and means
     nothing, so a limit on it is exceeded."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -113,13 +114,31 @@ def test_results_of_earlier_messages_are_told() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [({}, {"ended": {"the producer-2 left no result": 4}}), ({}, {"began_ms": 1_795_420_000_000.0}),
+     ({"acknowledged": 200}, {})],
+    ids=["a producer without a result", "a producer that was started again", "messages without an answer"],
+)  # fmt: skip
+def test_results_that_may_be_of_this_run_are_not_called_others(
+    changes: dict[str, object], known: dict[str, Any]
+) -> None:
+    """What a producer sent that left no result, or before it was started again, or what Kafka took without an answer,
+    came from this run."""
+    sent = producer(400)
+    sent = msgspec.structs.replace(sent, summary=msgspec.structs.replace(sent.summary, **changes))
+    samples = [*GOOD, *([(2_000, 762_000)] if "began_ms" in known else [])]
+    found = report_of([consumer(samples), sent], sources=[], expect_ratio=1.0, **known)
+    assert "not all results" not in found.verdict.lower()
+
+
 def test_an_operator_that_does_not_run_is_thought_of() -> None:
     """Where nothing at all came back the verdict asks for it, by the topics' names."""
     nothing = consumer([])
     summary = msgspec.structs.replace(nothing.summary, messages_read=0)
     found = report_of([msgspec.structs.replace(nothing, summary=summary), producer(9)], sources=[], expect_ratio=1.0)
     assert found.verdict == (
-        "INVALID: none of 9 messages had a result: is the operator running, and does it read inputs and write results?"
+        "INVALID: none of 9 messages had a result; is the operator running, and does it read inputs and write results?"
     )
 
 
