@@ -62,6 +62,7 @@ class Child:
         self._summary: list[str] = []
         self._lines: list[str] = []
         self._news = threading.Condition()
+        self._terminated = False
         print(f"    $ {_as_typed(command)}", flush=True)
         self.process = subprocess.Popen(
             command,
@@ -99,10 +100,16 @@ class Child:
         if code:
             raise DemoError(f"the {self.name} ended with exit code {code}; all it said is in {_shown(self.path)}")
 
+    def terminate(self) -> None:
+        """Ask it to end, once: a second signal would end it without its report."""
+        if not self._terminated and self.process.poll() is None:
+            self.process.terminate()
+        self._terminated = True
+
     def stop(self) -> None:
         """End the process: it may flush and report first."""
+        self.terminate()
         if self.process.poll() is None:
-            self.process.terminate()
             try:
                 self.process.wait(_STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
@@ -267,7 +274,7 @@ def _children(environment: Mapping[str, str]) -> Iterator[Callable[..., Child]]:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the children's reports are on their way: seconds at most
         for child in reversed(children):
-            child.process.terminate()
+            child.terminate()
         for child in reversed(children):
             child.stop()
 

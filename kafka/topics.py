@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import logging
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -62,6 +64,8 @@ _MISSING_RIGHT = {
     "delete": "not authorised to delete the topic {0}: the credentials need the rights Describe and Delete on it",
     "use": "not authorised for {0}",
 }
+
+_NEAR = 0.85  # of two names: so similar are those with two letters exchanged
 
 
 class Cluster(NamedTuple):
@@ -314,12 +318,19 @@ class Admin:
             return _TopicExists(topic)
         if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
             hint = f"; create it with: python PerfTopics.py create {topic}" if action == "describe" else ""
-            return TopicMissingError(f"the topic {topic} does not exist{hint}")
+            return TopicMissingError(f"the topic {topic} does not exist{self._nearest(topic)}{hint}")
         if code in _NOT_AUTHORISED:
             return _NotAuthorised(_MISSING_RIGHT[action].format(topic))
         if code in _NOT_REACHED:
             return self._connect_error([])
         return TopicError(f"topic {topic}: {cause(error)}")
+
+    def _nearest(self, topic: str) -> str:
+        """A name that may be meant; "" where none is near, or the names cannot be asked for."""
+        with contextlib.suppress(Fault):
+            others = self.names().keys() - {topic}  # which may be just gone
+            return "".join(f" (did you mean {one}?)" for one in get_close_matches(topic, others, 1, _NEAR))
+        return ""
 
 
 class TopicWatch:

@@ -155,6 +155,15 @@ def test_check_of_what_is_ready(scripts: Scripts, cluster: Cluster) -> None:
         assert "offsets 0 to 0" in describe(scripts, topic)
 
 
+def test_a_misspelt_topic_is_told_with_the_nearest_one(scripts: Scripts, cluster: Cluster) -> None:
+    """Two letters exchanged: the name that is there is named before the command that would make the misspelt one."""
+    name = cluster.create_topic(name_end="-pipeline-input")
+    misspelt = f"{name.removesuffix('put')}ptu"
+    done = scripts.run("ProducerPerformance.py", "--topic", misspelt, "--size", "1")
+    assert done.returncode == 3
+    assert f"the topic {misspelt} does not exist (did you mean {name}?); create it with: " in done.stderr
+
+
 def test_check_names_what_is_to_be_mended(scripts: Scripts, cluster: Cluster) -> None:
     """A missing input topic is a cross, a CreateTime output topic a warning, each with the command that helps."""
     output = cluster.create_topic(timestamp_type="CreateTime")
