@@ -157,7 +157,7 @@ def _outcome(report: Report, plan: Plan, sent: Sent, low: float | None, high: fl
     if failed:
         return NOT_SUSTAINED, "; ".join(failed)
     if high is None:
-        return UNDECIDED, "too few seconds were measured to judge the backlog"
+        return UNDECIDED, "too few seconds were measured to judge the backlog, or not all results are of this step"
     if high >= MOST_GROWTH:
         return UNDECIDED, f"not decided: the backlog may have grown by up to {high:.1%} of the rate"
     return SUSTAINED, f"the backlog grew by less than {max(high, 0.0005):.1%} of the rate"

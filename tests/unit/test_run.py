@@ -109,6 +109,8 @@ def test_results_of_earlier_messages_are_told() -> None:
         samples = [*GOOD, (2_000, 2_000 + older_ms)]
         found = report_of([consumer(samples), producer(400)], sources=[])
         assert (found.status, found.exit_code) == (status, 0)
+    counted = report_of([consumer(samples), producer(408)], sources=[], expect_ratio=1.0)
+    assert (counted.status, counted.missing) == ("valid", 0)  # as many as expected: a clock that is wrong
     assert found.verdict.startswith(
         "Not all results are of this run: the oldest is of a message stamped 759 s before the first one was sent"
     )
