@@ -63,7 +63,7 @@ def main() -> int:
     views = process.metrics_views("consumer", options)
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
     admin = Admin(config)
-    topic = admin.describe(options.topic)
+    topic = admin.describe(options.topic, suggest=True)
     stop = process.Stop()
     member = process.join("consumer", options, partial(RunTopics, config, stop))
     now_ms = process.WallClock().now_ms

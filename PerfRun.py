@@ -7,7 +7,6 @@ the results, and judges. The scripts run as child processes; all that they say a
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 import re
@@ -165,15 +164,12 @@ def _make_empty(folder: Path) -> int:
     Returns what keeps other tests out of it. Raises SettingsError when one is there.
     """
     folder.mkdir(exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = process.lock(folder)
     except BlockingIOError:
         raise settings.SettingsError(
             f"another test is writing to the folder {folder}: give one of them --folder"
         ) from None
-    except OSError:  # some file systems know no locks
-        pass
     for file in folder.iterdir():
         if _OWN_FILES.fullmatch(file.name) and file.is_file():
             file.unlink()

@@ -193,7 +193,7 @@ class Job:
         return code
 
     def _described(self, name: str) -> Iterator[str]:
-        topic = self.admin.describe(name, with_configuration=True)
+        topic = self.admin.describe(name, with_configuration=True, suggest=True)
         yield f"{name}: partitions {len(topic.partitions)}, replication factor {topic.replication_factor}"
         for key in _SHOWN_CONFIGURATION:
             yield f"  {key:22}  {topic.configuration.get(key, 'n/a (not authorised to read it)')}"
@@ -208,7 +208,7 @@ class Job:
         from kafka.errors import TopicError
 
         try:
-            topic = self.admin.describe(name, with_configuration=True, with_rights=True)
+            topic = self.admin.describe(name, with_configuration=True, with_rights=True, suggest=True)
             self._good(f"{role} topic {name}: {len(topic.partitions)} partition(s)")
             self._check_timestamp_type(role, topic)
             self._check_right(topic, right)

@@ -67,7 +67,7 @@ def main() -> int:
         data.require_objects()
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
     admin = Admin(config)
-    topic = admin.describe(options.topic, with_configuration=True)
+    topic = admin.describe(options.topic, with_configuration=True, suggest=True)
     _check_stamps(topic.timestamp_type, options)
     producer = Producer(config, options.topic, acknowledge_each=options.rate_per_s > 0, properties=topic.largest_batch)
     stop = process.Stop()

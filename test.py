@@ -47,7 +47,7 @@ def main() -> int:
     from perf.payload import reader_for
 
     config = client_config(options.environment, brokers=options.brokers, overrides=options.config)
-    partitions = Admin(config).describe(options.topic).partitions
+    partitions = Admin(config).describe(options.topic, suggest=True).partitions
     consumer = Consumer(config, options.topic, partitions=partitions, start=options.start)
     process.log.info("reading topic %s from %s; Ctrl-C ends it", options.topic, options.start)
     reader, stop = reader_for(options), process.Stop().listen()

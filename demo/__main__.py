@@ -8,7 +8,6 @@ Kafka is used instead of an embedded broker. All output of the processes goes to
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shlex
 import signal
@@ -27,6 +26,7 @@ import msgspec
 from kafka.config import VARIABLES, client_config
 from kafka.errors import Fault
 from kafka.topics import Admin
+from perf.process import lock
 from perf.settings import OPTIONS, SettingsError, checked, count_of, merged_environment, rate
 
 from .broker import KAFKA_VERSION, BrokerError, EmbeddedBroker
@@ -41,7 +41,6 @@ _STEP, _FIRST_PER_S, _RESOLUTION = "9s", "400", "10%"
 _STOP_TIMEOUT_S = 30.0
 _PARTITIONS = 3
 EMBEDDED = "PERF_DEMO_EMBEDDED"
-_LOCK = ".lock"
 
 
 class DemoError(Exception):
@@ -109,12 +108,11 @@ class Child:
     def stop(self) -> None:
         """End the process: it may flush and report first."""
         self.terminate()
-        if self.process.poll() is None:
-            try:
-                self.process.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self.process.wait()
+        try:
+            self.process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self._reader.join()
 
     def _read(self) -> None:
@@ -145,17 +143,13 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a shell's background job ignores SIGINT otherwise
         signal.signal(number, _as_interrupt)
     OUTPUT.mkdir(exist_ok=True)
-    lock = os.open(OUTPUT / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = lock(Path(__file__))  # noqa: F841 (until the end; OUTPUT's own is PerfRun.py's)
     except BlockingIOError:
         print(f"Another demo is running, and writes to {_shown(OUTPUT)}.", file=sys.stderr)
         return 2
-    except OSError:  # some file systems know no locks
-        pass
     for path in filter(Path.is_file, OUTPUT.iterdir()):  # of another demo
-        if path.name != _LOCK:
-            path.unlink()
+        path.unlink()
     try:
         size = checked("SIZE", os.environ.get("SIZE") or "100000", count_of)
         rate_per_s = checked("RATE", os.environ.get("RATE") or "10000", rate)

@@ -142,15 +142,18 @@ class Admin:
             raise self._explained(error.args[0], "the list", "use") from error
         return {name: len(topics[name].partitions) for name in sorted(topics) if not name.startswith("__")}
 
-    def describe(self, topic: str, *, with_configuration: bool = False, with_rights: bool = False) -> TopicDescription:
+    def describe(
+        self, topic: str, *, with_configuration: bool = False, with_rights: bool = False, suggest: bool = False
+    ) -> TopicDescription:
         """The topic's id and partitions; never creates it, unlike a metadata request for its name.
 
-        Raises ConnectError that names the cause, or TopicError when the topic is missing or not authorised.
+        Raises ConnectError that names the cause, or TopicError when the topic is missing or not authorised; with
+        `suggest`, for a name that the user gave, it names the nearest one, for which all are listed.
         """
         future = self._client.describe_topics(
             TopicCollection([topic]), request_timeout=CONNECT_TIMEOUT_S, include_authorized_operations=with_rights
         )[topic]
-        found = self._result(future, topic)
+        found = self._result(future, topic, suggest=suggest)
         rights = found.authorized_operations
         return TopicDescription(
             topic,
@@ -271,7 +274,9 @@ class Admin:
         futures = self._client.list_offsets(asked, request_timeout=CONNECT_TIMEOUT_S)
         return {place.partition: self._result(future, topic.name).offset for place, future in futures.items()}
 
-    def _result(self, future: concurrent.futures.Future[Any], topic: str, action: str = "describe") -> Any:
+    def _result(
+        self, future: concurrent.futures.Future[Any], topic: str, action: str = "describe", *, suggest: bool = False
+    ) -> Any:
         """Wait for an answer; polls meanwhile, because causes of a failure arrive only at error_cb."""
         start_s, asked, before = time.monotonic(), False, len(self._errors.errors)
         while not future.done():
@@ -287,7 +292,7 @@ class Admin:
         try:
             return future.result()
         except KafkaException as error:
-            raise self._explained(error.args[0], topic, action) from error
+            raise self._explained(error.args[0], topic, action, suggest=suggest) from error
 
     def _connect_error(self, final: list[KafkaError]) -> ConnectError:
         named = final or [error for error in self._errors.errors if error.code() != KafkaError._ALL_BROKERS_DOWN]
@@ -312,13 +317,14 @@ class Admin:
         address = re.match(r"(?:\w+://)?([^/\s]+)/", reason)
         return tls_fault(self._properties, address[1] if address else self._brokers.split(",")[0])
 
-    def _explained(self, error: KafkaError, topic: str, action: str) -> Exception:
+    def _explained(self, error: KafkaError, topic: str, action: str, *, suggest: bool = False) -> Exception:
         code = error.code()
         if code == KafkaError.TOPIC_ALREADY_EXISTS:
             return _TopicExists(topic)
         if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
             hint = f"; create it with: python PerfTopics.py create {topic}" if action == "describe" else ""
-            return TopicMissingError(f"the topic {topic} does not exist{self._nearest(topic)}{hint}")
+            nearest = self._nearest(topic) if suggest else ""
+            return TopicMissingError(f"the topic {topic} does not exist{nearest}{hint}")
         if code in _NOT_AUTHORISED:
             return _NotAuthorised(_MISSING_RIGHT[action].format(topic))
         if code in _NOT_REACHED:

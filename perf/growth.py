@@ -66,6 +66,7 @@ def _answered_per_s(summary: ProducerSummary) -> float:
 def growth_of(
     producers: Sequence[ProducerResult],
     consumer: ConsumerResult | None,
+    series: Sequence[Row],
     backlog: Sequence[BacklogRow],
     *,
     ratio: float | None,
@@ -86,7 +87,7 @@ def growth_of(
     starts_ms = [epoch_ms(one.started_at) for one in producers]
     ends_ms = [start + 1_000 * one.summary.send_elapsed_s for start, one in zip(starts_ms, producers, strict=True)]
     began_ms = max(starts_ms) - min(starts_ms) - 1_000 * warmup / (ratio * rate_per_s)
-    rows = rows_while_sending(read.series, backlog, skew_ms=(max(began_ms, 0.0), max(ends_ms) - min(ends_ms)))
+    rows = rows_while_sending(series, backlog, skew_ms=(max(began_ms, 0.0), max(ends_ms) - min(ends_ms)))
     # of the results after the warm-up: the backlog is made of these only
     share_measured = read.measured / max(read.messages_read - warmup, read.measured)
     return slope_of(rows, each=ratio * share_measured)
@@ -96,6 +97,7 @@ def falls_behind(
     growth: Growth | None,
     producers: Sequence[ProducerResult],
     consumer: ConsumerResult | None,
+    series: Sequence[Row],
     *,
     ratio: float | None,
     sent_s: float,
@@ -106,12 +108,11 @@ def falls_behind(
     if growth is not None and rate_per_s:
         share = growth.growth_low_per_s / rate_per_s
         return f"its backlog grew by at least {share:.1%} of the rate" if share >= MOST_GROWTH else ""
-    rows = [] if consumer is None else consumer.summary.series
-    if not consumer or not rows or not _is_pipelines(producers, consumer.summary, ratio):
+    if consumer is None or not series or not _is_pipelines(producers, consumer.summary, ratio):
         return ""
     # so long after the input that the rows of the series, which grew with it, are too wide for a slope
-    took_s = (rows[-1].start_ms - rows[0].start_ms) / 1_000
-    if rows[0].width_s == 1 or took_s < _MOST_DRAIN * sent_s:
+    took_s = (series[-1].start_ms - series[0].start_ms) / 1_000
+    if series[0].width_s == 1 or took_s < _MOST_DRAIN * sent_s:
         return ""
     return f"messages were sent for {sent_s:.0f} s, and their results took {took_s:.0f} s"
 

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import enum
 import errno
+import fcntl
 import io
 import logging
 import os
@@ -267,6 +268,19 @@ class WallClock:
     def now_ms(self) -> float:
         """Milliseconds since the epoch."""
         return self._base_ms + time.monotonic() * 1000
+
+
+def lock(path: Path) -> int:
+    """Keep others who ask for it out of `path` until the descriptor returned is closed. Raises BlockingIOError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:  # some file systems know no locks
+        pass
+    return descriptor
 
 
 def now() -> str:

@@ -19,7 +19,7 @@ from .growth import Growth, falls_behind, growth_of
 from .limits import Limit, Outcome, metrics_of, parse
 from .process import SIGNALLED, ExitCode, first_of
 from .result import VERSION, ConsumerResult, ProducerResult, Result, ResultError, epoch_ms
-from .series import BacklogRow, TimeSeries
+from .series import BacklogRow, Row, TimeSeries
 from .stats import INVALID
 from .trace import LedgerCounts, Origin, origin_of
 
@@ -137,16 +137,15 @@ def report_of(
     consumer = cast(ConsumerResult, result.merged(consumers)) if consumers else None
     ledger = _ledger(producers, consumers)
     series = TimeSeries.from_state(consumer.series) if consumer is not None else TimeSeries()
-    backlog = series.backlog()
+    rows, backlog = series.rows(), series.backlog()
     stopped = any(code > SIGNALLED for code in ended.values())
     missing = None if stopped else _missing(producer, consumer, ledger, expect_ratio)
-    doubts: list[str] = []
-    if all(code > SIGNALLED for code in ended.values()):  # no process is missing whose load is in the results
-        doubts = _others(producer, consumer, series, missing, began_ms=began_ms)
-    else:
+    whole = all(code > SIGNALLED for code in ended.values())  # no process is missing whose load is in the results
+    doubt = _others(producer, consumer, rows, missing, began_ms=began_ms) if whole else ""
+    if doubt or not whole:
         growth = None
-    if growth is UNSET:
-        growth = growth_of(producers, consumer, backlog, ratio=expect_ratio) if not doubts else None
+    elif growth is UNSET:
+        growth = growth_of(producers, consumer, rows, backlog, ratio=expect_ratio)
     metrics: dict[str, float | None] = {}
     for found in (producer and producer.summary, consumer and consumer.summary, ledger, growth):
         metrics |= metrics_of(found) if found is not None else {}
@@ -154,14 +153,16 @@ def report_of(
     codes = _codes(producer, consumer, results, exceeded=any(one.exceeded for one in judged)) | set(ended.values())
     if missing and missing > 0 and ExitCode.NO_MEASUREMENT not in codes:
         codes.add(ExitCode.NOT_ACKNOWLEDGED)
-    if producer is not None and not doubts:
+    if producer is not None and not doubt:
         sent_s = producer.summary.send_elapsed_s
-        doubts = _behind(falls_behind(growth, producers, consumer, ratio=expect_ratio, sent_s=sent_s))
-    status = _status(producer, consumer, codes, doubtful=bool(doubts))
+        behind = falls_behind(growth, producers, consumer, rows, ratio=expect_ratio, sent_s=sent_s)
+        if behind:
+            doubt = f"the pipeline seems not to keep up: {behind}, so times depend on how long the test ran"
+    status = _status(producer, consumer, codes, doubtful=bool(doubt))
     said = list(dict.fromkeys([*ended, *_ended(results, codes)]))
     return Report(
         status=status,
-        verdict=_verdict(status, producer, consumer, ledger, judged, ended=said, missing=missing, doubts=doubts),
+        verdict=_verdict(status, producer, consumer, ledger, judged, ended=said, missing=missing, doubt=doubt),
         exit_code=first_of(codes),
         ended=said,
         sources=[Path(source).name for source in sources],
@@ -306,7 +307,7 @@ def _verdict(
     *,
     ended: Sequence[str],
     missing: int | None,
-    doubts: Sequence[str],
+    doubt: str,
 ) -> str:
     """The run in one sentence, its worst first."""
     sent = producer.summary if producer is not None else None
@@ -332,7 +333,8 @@ def _verdict(
         parts.append(
             f"the load was not as declared: half of it was over {producer.summary.lateness_ms.p50:,.4g} ms late"
         )
-    parts += doubts
+    if doubt:
+        parts.append(doubt)
     if consumer is not None:
         parts += _of_deltas(consumer)
     elif sent is not None and status != "incomplete":
@@ -370,34 +372,29 @@ def _of_results(ledger: LedgerCounts | None, missing: int | None, *, known: bool
     return parts
 
 
-def _behind(told: str) -> list[str]:
-    return [f"the pipeline seems not to keep up: {told}, so times depend on how long the test ran"] if told else []
-
-
 def _others(
     producer: ProducerResult | None,
     consumer: ConsumerResult | None,
-    series: TimeSeries,
+    rows: Sequence[Row],
     missing: int | None,
     *,
     began_ms: float | None,
-) -> list[str]:
-    """In words that some results are of messages that this run did not send."""
-    rows = series.rows()
+) -> str:
+    """In words that some results are of messages that this run did not send; "" where that is not sure."""
     if producer is None or consumer is None or not rows or (missing is not None and missing >= 0):
-        return []  # where just as many came as were expected, an old stamp is a clock's
+        return ""  # where just as many came as were expected, an old stamp is a clock's
     first_ms = min(epoch_ms(producer.started_at), began_ms or math.inf)
     before_s = (first_ms - min(row.start_ms + 1_000 * row.width_s - row.max_ms for row in rows)) / 1_000
     if before_s > _CLOCKS_S:
-        return [
+        return (
             f"not all results are of this run: the oldest is of a message stamped {before_s:,.0f} s before the first "
             "one was sent (or the clocks of brokers and producers differ by that)"
-        ]
+        )
     expected = consumer.summary.messages_read + (missing or 0)
     unanswered = producer.summary.messages / max(producer.summary.acknowledged, 1)  # these may be in Kafka, too
     if missing and consumer.summary.messages_read > (1 + _MOST_MORE) * unanswered * expected:
-        return ["not all results are of this run, or a message has more of them than --expect-ratio says"]
-    return []
+        return "not all results are of this run, or a message has more of them than --expect-ratio says"
+    return ""
 
 
 def _of_deltas(consumer: ConsumerResult) -> list[str]:

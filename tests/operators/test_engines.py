@@ -23,7 +23,7 @@ from harness import TIMEOUT_S, Cluster, Scripts
 from secured import secured_command
 
 from demo.broker import EmbeddedBroker, Security
-from demo.operators import ENGINES, prepare, reading_flags, start_command
+from demo.operators import ENGINES, prepare, reading_flags
 
 # Of the function only: the fixture `ready_to_run` may build and download for longer.
 pytestmark = [pytest.mark.operators, pytest.mark.timeout(600, func_only=True)]
@@ -57,10 +57,7 @@ def running(
 ) -> Iterator[None]:
     """The example (or that of `command`) between two topics, from its line "ready" until it is stopped by SIGTERM, as a
     container would be."""
-    if command:
-        command = [*command, "--input", topics[0], "--output", topics[1], *more]
-    else:
-        command = start_command(engine, input_topic=topics[0], output_topic=topics[1], more=more)
+    command = [*(command or prepare(engine)), "--input", topics[0], "--output", topics[1], *more]
     path = scripts.folder / "operator.txt"
     with path.open("w") as file:
         process = subprocess.Popen(

@@ -115,6 +115,7 @@ def test_a_load_that_changes_makes_a_backlog_that_grows(profile: str) -> None:
     assert behind.producer is not None
     changing = msgspec.structs.replace(behind.producer, steady=False)
     assert behind.consumer is not None
+    assert behind.growth is not None
     assert report_of([changing, behind.consumer], sources=[]).growth is None
 
 

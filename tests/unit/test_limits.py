@@ -328,6 +328,15 @@ def test_the_sentence_names_the_limit_the_value_and_the_verdict(text: str, sente
     assert outcome.limit == parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "growth", "shown"),
+    [("growth > 100", 100.26251058, "100.263"), ("growth >= 100", 99.99999, "99.99999"), ("growth > 5", -0.0002, "0")],
+)
+def test_a_rate_has_three_decimals_where_that_says_the_same(text: str, growth: float, shown: str) -> None:
+    """And no minus before a 0; where the rounded value would contradict the verdict, all digits."""
+    assert f": growth is {shown}/s: " in parse(text).check({"growth": growth}).sentence
+
+
 @given(st.sampled_from([None, math.nan, math.inf, -math.inf, "absent"]), comparisons, st.booleans(), st.booleans())
 def test_what_is_not_available_counts_as_exceeded(
     nothing: float | str | None, comparison: str, as_reference: bool, also_other: bool
