@@ -153,7 +153,7 @@ def report_of(
     codes = _codes(producer, consumer, results, exceeded=any(one.exceeded for one in judged)) | set(ended.values())
     if missing and missing > 0 and ExitCode.NO_MEASUREMENT not in codes:
         codes.add(ExitCode.NOT_ACKNOWLEDGED)
-    if producer is not None and not doubt:
+    if producer is not None and whole and not doubt:
         sent_s = producer.summary.send_elapsed_s
         behind = falls_behind(growth, producers, consumer, rows, ratio=expect_ratio, sent_s=sent_s)
         if behind:
